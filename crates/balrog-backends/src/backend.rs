@@ -1,0 +1,78 @@
+use std::cell::Cell;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use balrog_sched::Interrupt;
+
+use crate::Blocking;
+
+/// Which readiness of a descriptor a wait is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes, a connection, end of file or an error can be read.
+    Readable,
+    /// Bytes can be written, a connect finished, or an error waits.
+    Writable,
+    /// Either of the two.
+    Both,
+}
+
+/// A way to wait. One per kind of place where code can run.
+pub trait Backend {
+    /// Waits until `fd` is ready for `interest`.
+    ///
+    /// Spurious returns are allowed: the caller repeats its system call and waits again.
+    fn wait_io(
+        &self,
+        fd: BorrowedFd<'_>,
+        interest: Interest,
+        deadline: Option<Instant>,
+    ) -> Result<(), Interrupt>;
+
+    /// Waits until `deadline`. Returns early only with an [`Interrupt`].
+    fn sleep_until(&self, deadline: Instant) -> Result<(), Interrupt>;
+
+    /// Runs `job` where blocking does no harm, and waits for its end.
+    ///
+    /// An interrupt ends the wait, not the job: that runs on detached, so it must own its data.
+    fn offload(&self, job: Box<dyn FnOnce() + Send>, deadline: Option<Instant>) -> Result<(), Interrupt>;
+}
+
+thread_local! {
+    static CURRENT: Cell<&'static dyn Backend> = const { Cell::new(&Blocking) };
+}
+
+/// The calling thread's backend; [`Blocking`] unless another was installed.
+pub fn current() -> &'static dyn Backend {
+    CURRENT.get()
+}
+
+/// Makes `backend` the calling thread's own, for the rest of the thread's life.
+pub fn install(backend: &'static dyn Backend) {
+    CURRENT.set(backend);
+}
+
+/// [`Backend::wait_io`] of the current backend.
+pub fn wait_io(fd: BorrowedFd<'_>, interest: Interest, deadline: Option<Instant>) -> Result<(), Interrupt> {
+    current().wait_io(fd, interest, deadline)
+}
+
+/// [`Backend::sleep_until`] of the current backend.
+pub fn sleep_until(deadline: Instant) -> Result<(), Interrupt> {
+    current().sleep_until(deadline)
+}
+
+/// Runs `job` by [`Backend::offload`] of the current backend and returns its result.
+pub fn offload<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+    deadline: Option<Instant>,
+) -> Result<T, Interrupt> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    let job = Box::new(move || {
+        // The receiver is gone when the wait was interrupted: nobody wants the result.
+        let _ = sender.send(job());
+    });
+    current().offload(job, deadline)?;
+    // A job that panicked dropped its sender.
+    receiver.try_recv().map_err(|_| Interrupt::Closed)
+}

@@ -1,0 +1,1 @@
+//! Sync-looking network I/O.
