@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::os::fd::BorrowedFd;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use balrog_sched::Interrupt;
@@ -39,17 +40,30 @@ pub trait Backend {
 }
 
 thread_local! {
-    static CURRENT: Cell<&'static dyn Backend> = const { Cell::new(&Blocking) };
+    static CURRENT: Cell<Option<&'static dyn Backend>> = const { Cell::new(None) };
 }
 
-/// The calling thread's backend; [`Blocking`] unless another was installed.
+static DEFAULT: OnceLock<&'static (dyn Backend + Sync)> = OnceLock::new();
+
+/// The calling thread's backend: its own, else the process's default, else [`Blocking`].
 pub fn current() -> &'static dyn Backend {
-    CURRENT.get()
+    match CURRENT.get() {
+        Some(backend) => backend,
+        None => DEFAULT.get().map_or(&Blocking as &dyn Backend, |backend| *backend),
+    }
 }
 
 /// Makes `backend` the calling thread's own, for the rest of the thread's life.
 pub fn install(backend: &'static dyn Backend) {
-    CURRENT.set(backend);
+    CURRENT.set(Some(backend));
+}
+
+/// Makes `backend` that of every thread without one of its own. The first call counts.
+///
+/// For a host such as Python, where any thread may come in and a wait has to let the
+/// interpreter go.
+pub fn install_default(backend: &'static (dyn Backend + Sync)) {
+    let _ = DEFAULT.set(backend);
 }
 
 /// [`Backend::wait_io`] of the current backend.

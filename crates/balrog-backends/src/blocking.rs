@@ -42,11 +42,11 @@ impl Backend for Blocking {
         };
         // A job has no time-out of its own, so only another thread can be left behind.
         let (done, wait) = mpsc::sync_channel(1);
-        let spawned = std::thread::Builder::new().name("balrog-offload".into()).spawn(move || {
+        let queued = crate::execute(Box::new(move || {
             job();
             let _ = done.send(());
-        });
-        if spawned.is_err() {
+        }));
+        if queued.is_err() {
             return Err(Interrupt::Closed);
         }
         match wait.recv_timeout(deadline.saturating_duration_since(Instant::now())) {

@@ -1,0 +1,198 @@
+use std::time::{Duration, Instant};
+
+use crate::Interrupt;
+
+/// How long clean-up may go on waiting after a cancellation was delivered.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// The deadlines, shields and cancellation of one task.
+///
+/// Deadlines nest, and the nearest wins. A shield lets what is inside it wait on although the
+/// task was cancelled or an outer deadline passed, for at most its own time: a ROLLBACK or a
+/// close frame stays possible, and still the task ends.
+#[derive(Debug, Default)]
+pub struct Scopes {
+    stack: Vec<Scope>,
+    sequence: u64,
+    cancel: Cancel,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Scope {
+    id: u64,
+    until: Instant,
+    shield: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum Cancel {
+    #[default]
+    No,
+    Requested,
+    /// The task saw it; its clean-up may wait until then.
+    Delivered(Instant),
+}
+
+/// Names a scope, to leave it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScopeId(u64);
+
+/// Until when a task may wait at all, and what it gets then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// An enclosing deadline, from which on every wait fails with [`Interrupt::Deadline`].
+    pub deadline: Option<Instant>,
+    /// From when on every wait fails with [`Interrupt::Cancelled`]; in the past means at once.
+    pub cancel: Option<Instant>,
+}
+
+impl Limits {
+    /// The first of the two.
+    pub fn nearest(&self) -> Option<Instant> {
+        match (self.deadline, self.cancel) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// What a wait gets at `now`. Cancellation goes first: it is final, a deadline is not.
+    pub fn check(&self, now: Instant) -> Result<(), Interrupt> {
+        if self.cancel.is_some_and(|at| at <= now) {
+            Err(Interrupt::Cancelled)
+        } else if self.deadline.is_some_and(|at| at <= now) {
+            Err(Interrupt::Deadline)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Scopes {
+    /// No scope, not cancelled.
+    pub const fn new() -> Self {
+        Self { stack: Vec::new(), sequence: 0, cancel: Cancel::No }
+    }
+
+    /// Enters a deadline: waits inside fail from `until` on.
+    pub fn enter_deadline(&mut self, until: Instant) -> ScopeId {
+        self.enter(until, false)
+    }
+
+    /// Enters a shield: what came from outside is held back, until `until` at most.
+    pub fn enter_shield(&mut self, until: Instant) -> ScopeId {
+        self.enter(until, true)
+    }
+
+    fn enter(&mut self, until: Instant, shield: bool) -> ScopeId {
+        self.sequence += 1;
+        let id = self.sequence;
+        self.stack.push(Scope { id, until, shield });
+        ScopeId(id)
+    }
+
+    /// Leaves a scope. Generators can make scopes end out of order, so only this one is removed.
+    pub fn leave(&mut self, id: ScopeId) {
+        if let Some(position) = self.stack.iter().rposition(|scope| scope.id == id.0) {
+            self.stack.remove(position);
+        }
+    }
+
+    /// Asks for cancellation. `false` if it was asked for before.
+    pub fn cancel(&mut self) -> bool {
+        let first = matches!(self.cancel, Cancel::No);
+        if first {
+            self.cancel = Cancel::Requested;
+        }
+        first
+    }
+
+    /// Whether cancellation was asked for.
+    pub const fn is_cancelled(&self) -> bool {
+        !matches!(self.cancel, Cancel::No)
+    }
+
+    /// The task has been given [`Interrupt::Cancelled`] for the first time: its grace begins.
+    pub fn delivered(&mut self, now: Instant) {
+        if matches!(self.cancel, Cancel::Requested) {
+            self.cancel = Cancel::Delivered(now + GRACE);
+        }
+    }
+
+    /// Until when a wait that begins at `now` may last.
+    pub fn limits(&self, now: Instant) -> Limits {
+        let mut limits = Limits {
+            deadline: None,
+            cancel: match self.cancel {
+                Cancel::No => None,
+                Cancel::Requested => Some(now),
+                Cancel::Delivered(grace) => Some(grace),
+            },
+        };
+        for scope in &self.stack {
+            if scope.shield {
+                limits.deadline = limits.deadline.map(|at| at.max(scope.until));
+                limits.cancel = limits.cancel.map(|at| at.max(scope.until));
+            } else {
+                limits.deadline = Some(limits.deadline.map_or(scope.until, |at| at.min(scope.until)));
+            }
+        }
+        limits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_nearest_deadline_wins_and_leaving_restores() {
+        let now = Instant::now();
+        let mut scopes = Scopes::new();
+        assert_eq!(scopes.limits(now), Limits::default());
+        let outer = scopes.enter_deadline(now + SECOND);
+        let inner = scopes.enter_deadline(now + 5 * SECOND);
+        assert_eq!(scopes.limits(now).nearest(), Some(now + SECOND));
+        scopes.leave(outer);
+        assert_eq!(scopes.limits(now).nearest(), Some(now + 5 * SECOND));
+        scopes.leave(inner);
+        assert_eq!(scopes.limits(now).nearest(), None);
+    }
+
+    #[test]
+    fn cancel_is_delivered_once_then_grace_runs_out() {
+        let now = Instant::now();
+        let mut scopes = Scopes::new();
+        assert!(scopes.cancel());
+        assert!(!scopes.cancel());
+        assert_eq!(scopes.limits(now).check(now), Err(Interrupt::Cancelled));
+        scopes.delivered(now);
+        assert_eq!(scopes.limits(now).check(now), Ok(()));
+        assert_eq!(scopes.limits(now).check(now + GRACE), Err(Interrupt::Cancelled));
+    }
+
+    #[test]
+    fn a_shield_holds_back_what_is_outside_for_its_own_time() {
+        let now = Instant::now();
+        let mut scopes = Scopes::new();
+        scopes.enter_deadline(now);
+        let shield = scopes.enter_shield(now + 2 * SECOND);
+        scopes.cancel();
+        assert_eq!(scopes.limits(now).check(now + SECOND), Ok(()));
+        assert_eq!(scopes.limits(now).check(now + 2 * SECOND), Err(Interrupt::Cancelled));
+        let inner = scopes.enter_deadline(now + SECOND);
+        assert_eq!(scopes.limits(now).check(now + SECOND), Err(Interrupt::Deadline));
+        scopes.leave(inner);
+        scopes.leave(shield);
+        assert_eq!(scopes.limits(now).check(now), Err(Interrupt::Cancelled));
+    }
+
+    #[test]
+    fn a_shield_alone_limits_nothing() {
+        let now = Instant::now();
+        let mut scopes = Scopes::new();
+        scopes.enter_shield(now + SECOND);
+        assert_eq!(scopes.limits(now).nearest(), None);
+    }
+}
