@@ -1,0 +1,74 @@
+# The newcomer's commands. Everything sets itself up: Rust, make and a CPython 3.11-3.13 are enough.
+
+SHELL := /bin/sh
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# pytest arguments, for example: make test-python ARGS="-k admin -x"
+ARGS :=
+setup = @python=$$(scripts/python) && "$$python" scripts/environment.py
+
+.PHONY: help
+help: ## Show these commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+.PHONY: demo
+demo: ## Deliver 1,000 orders at once on one thread, then keep the site up
+	$(setup) runtime
+	@$(PYTHON) examples/food_delivery/demo.py $(ARGS)
+
+.PHONY: test
+test: test-rust test-python ## Run the Rust and the Python tests
+
+.PHONY: test-rust
+test-rust: ## Run the Rust tests
+	cargo test --workspace --exclude balrog-python --locked
+
+.PHONY: test-python
+test-python: ## Run the Python tests, Chromium's included
+	$(setup) runtime test
+	@$(PYTHON) scripts/chromium.py --install
+	$(PYTHON) -m pytest tests/python $(ARGS)
+
+.PHONY: test-django
+test-django: ## Run Django's own tests on balrog.django.postgresql
+	$(setup) runtime test
+	$(PYTHON) tests/python/django/run_django_suite.py $(ARGS)
+
+.PHONY: bench-food
+bench-food: ## The example's view beside gevent, threads and async views
+	$(setup) runtime
+	$(setup) --venv .venv-bench --no-build runtime bench
+	$(PYTHON) bench/food.py $(ARGS)
+
+.PHONY: bench-plaintext
+bench-plaintext: ## A WSGI hello beside granian, gunicorn, bjoern, fastwsgi, uvicorn
+	$(setup) runtime
+	$(setup) --venv .venv-bench --no-build runtime bench
+	$(PYTHON) bench/plaintext.py $(ARGS)
+
+.PHONY: lint
+lint: ## Check formatting, clippy, ruff and pyright
+	$(setup) runtime test lint
+	cargo fmt --all --check
+	PYO3_PYTHON=$(CURDIR)/$(PYTHON) cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
+
+.PHONY: format
+format: ## Format Rust and Python
+	cargo fmt --all
+	$(setup) --no-build lint
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+.PHONY: docs
+docs: ## Build the Rust documentation, warnings denied
+	$(setup) --no-build build
+	PYO3_PYTHON=$(CURDIR)/$(PYTHON) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+.PHONY: clean
+clean: ## Remove everything that was built or set up
+	cargo clean
+	rm -rf .venv .venv-bench .run bench/results .ruff_cache
+	find bindings/python/python -name '_balrog*.so' -delete
