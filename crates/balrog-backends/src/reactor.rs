@@ -1,10 +1,10 @@
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::Timespec;
@@ -25,7 +25,8 @@ pub struct Reactor<W, S> {
     notifier: Notifier,
     /// Indexed by descriptor, which the kernel keeps small.
     entries: Vec<Entry<W, S>>,
-    events: Vec<Event>,
+    /// What the last poll found: the user data and the flags of each event.
+    events: Vec<(u64, EventFlags)>,
 }
 
 #[derive(Debug)]
@@ -193,14 +194,15 @@ impl<W: Copy + PartialEq, S: Copy> Reactor<W, S> {
                 tv_nsec: i64::try_from(nanos % 1_000_000_000).unwrap_or(0),
             }
         });
-        epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref())?;
+        let mut buffer = [const { MaybeUninit::<Event>::uninit() }; EVENTS];
+        let (found, _) = epoll::wait(&self.epoll, &mut buffer, timeout.as_ref())?;
+        self.events.extend(found.iter().map(|event| (event.data.u64(), event.flags)));
         Ok(())
     }
 
     /// Gives what the last poll found to `report`, each only once.
     pub fn take(&mut self, mut report: impl FnMut(Ready<W, S>)) {
-        for event in self.events.drain(..) {
-            let data = event.data.u64();
+        for (data, flags) in self.events.drain(..) {
             if data == NOTIFIER {
                 self.notifier.drain();
                 continue;
@@ -210,7 +212,6 @@ impl<W: Copy + PartialEq, S: Copy> Reactor<W, S> {
             else {
                 continue;
             };
-            let flags = event.flags;
             let broken = flags.intersects(EventFlags::HUP | EventFlags::ERR);
             let readiness = Readiness {
                 readable: broken || flags.intersects(EventFlags::IN | EventFlags::RDHUP),

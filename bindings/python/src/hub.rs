@@ -1,0 +1,406 @@
+//! The hub: one per thread, it decides which stack runs and polls when none can.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use balrog_backends::{Interest, Reactor, Readiness, Ready};
+use balrog_sched::{Runnable, Scheduler, Timers, Token, Wake};
+use pyo3::prelude::*;
+use slab::Slab;
+
+use crate::engine::{Current, Engine, Stack};
+use crate::remote::Remote;
+use crate::task::Task;
+
+/// How many stacks run between two polls.
+const TURN: u32 = 64;
+/// How many idle stacks are kept for the next jobs.
+const IDLE_STACKS: usize = 1024;
+/// A poll never lasts longer, so that a signal that came right before it is noticed in time.
+const LONGEST_POLL: Duration = Duration::from_secs(1);
+
+/// Work for a stack of its own.
+pub(crate) type Job = Box<dyn FnOnce(Python<'_>, &'static Hub)>;
+
+/// Something that the hub itself feeds, on its own stack: a listener, an idle connection.
+///
+/// Its methods must neither wait nor run Python code that might.
+pub(crate) trait Source {
+    /// The descriptor's readiness changed. It is an edge: read or write until `WouldBlock`.
+    fn ready(self: Rc<Self>, py: Python<'_>, hub: &'static Hub, readiness: Readiness);
+
+    /// A timer of [`Hub::arm`] fired.
+    fn timer(self: Rc<Self>, py: Python<'_>, hub: &'static Hub);
+}
+
+/// Names a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SourceKey {
+    index: usize,
+    stamp: u64,
+}
+
+/// A stack that is parked.
+pub(crate) enum Parked {
+    /// Any stack but the runner's, with the task that it runs.
+    Stack(Stack, Option<Py<Task>>),
+    /// The stack that runs the loop; it looks here whether its own wait has ended.
+    Runner(Rc<Cell<Option<Wake>>>),
+}
+
+/// One thread's scheduler, poller and stacks. Never dropped; see [`Hub::current`].
+pub(crate) struct Hub {
+    pub(crate) scheduler: RefCell<Scheduler<Parked, Job>>,
+    pub(crate) remote: Arc<Remote>,
+    /// Empty after the thread has ended.
+    reactor: RefCell<Option<Reactor<Token, SourceKey>>>,
+    sources: RefCell<Slab<(u64, Rc<dyn Source>)>>,
+    source_timers: RefCell<Timers<SourceKey>>,
+    stamp: Cell<u64>,
+    /// The stack that runs the loop now.
+    runner: RefCell<Option<Stack>>,
+    /// The task that runs now.
+    task: RefCell<Option<Py<Task>>>,
+    /// Why the stack that is being resumed was woken.
+    wake: Cell<Wake>,
+    /// What the stack that is being resumed is to do.
+    job: RefCell<Option<Job>>,
+    idle: RefCell<Vec<Stack>>,
+    entry: Py<PyAny>,
+    turn: Cell<u32>,
+    /// Tasks that have not ended.
+    pub(crate) live: RefCell<Slab<Py<Task>>>,
+}
+
+thread_local! {
+    static HUB: Cell<Option<&'static Hub>> = const { Cell::new(None) };
+    static END: ThreadEnd = const { ThreadEnd };
+}
+
+/// Gives a thread's descriptors back when it ends.
+struct ThreadEnd;
+
+impl Drop for ThreadEnd {
+    fn drop(&mut self) {
+        if let Ok(Some(hub)) = HUB.try_with(Cell::get) {
+            // No Python object may be touched here: the interpreter may be gone.
+            if let Ok(mut reactor) = hub.reactor.try_borrow_mut() {
+                reactor.take();
+            }
+        }
+    }
+}
+
+impl Hub {
+    /// The calling thread's hub, made when missing.
+    ///
+    /// It lives for ever: at the end of a thread, or of the interpreter, there is no moment at
+    /// which the Python objects that it holds could be dropped safely.
+    pub(crate) fn current(py: Python<'_>) -> PyResult<&'static Self> {
+        if let Some(hub) = HUB.get() {
+            return Ok(hub);
+        }
+        let reactor = Reactor::new()?;
+        let hub: &'static Self = Box::leak(Box::new(Self {
+            scheduler: RefCell::default(),
+            remote: Arc::new(Remote::new(reactor.notifier())),
+            reactor: RefCell::new(Some(reactor)),
+            sources: RefCell::default(),
+            source_timers: RefCell::default(),
+            stamp: Cell::new(0),
+            runner: RefCell::new(None),
+            task: RefCell::new(None),
+            wake: Cell::new(Wake::Ready),
+            job: RefCell::new(None),
+            idle: RefCell::default(),
+            entry: wrap_pyfunction!(stack_main, py)?.into_any().unbind(),
+            turn: Cell::new(0),
+            live: RefCell::default(),
+        }));
+        HUB.set(Some(hub));
+        END.with(|_| ());
+        Ok(hub)
+    }
+
+    /// The calling thread's hub, if it has one.
+    pub(crate) fn existing(_py: Python<'_>) -> Option<&'static Self> {
+        HUB.get()
+    }
+
+    /// After a fork: this process's thread starts with no hub, and leaves the parent's alone.
+    pub(crate) fn forget() {
+        HUB.set(None);
+    }
+
+    /// Whether a wait on this thread has to let others run.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.runner.borrow().is_some() || !self.live.borrow().is_empty() || !self.sources.borrow().is_empty()
+    }
+
+    /// The task that runs now, if any.
+    pub(crate) fn task<'py>(&self, py: Python<'py>) -> Option<Bound<'py, Task>> {
+        self.task.borrow().as_ref().map(|task| task.bind(py).clone())
+    }
+
+    /// Changes which task runs now; returns the one before.
+    pub(crate) fn set_task(&self, task: Option<Py<Task>>) -> Option<Py<Task>> {
+        std::mem::replace(&mut *self.task.borrow_mut(), task)
+    }
+
+    /// Queues a job; it gets a stack of its own when its turn comes.
+    pub(crate) fn start(&self, job: Job) {
+        self.scheduler.borrow_mut().start(job);
+    }
+
+    /// Wakes `token` when `fd` is ready for `interest`. See [`Reactor::wait`].
+    pub(crate) fn watch(&self, fd: BorrowedFd<'_>, interest: Interest, token: Token) -> io::Result<()> {
+        self.reactor(|reactor| reactor.wait(fd, interest, token))
+    }
+
+    /// Ends a watch that was not reported.
+    pub(crate) fn unwatch(&self, fd: i32, token: Token) {
+        let _ = self.reactor(|reactor| {
+            reactor.forget(fd, token);
+            Ok(())
+        });
+    }
+
+    /// Feeds `source` with the readiness of `fd` until it is removed.
+    pub(crate) fn add_source(&self, fd: BorrowedFd<'_>, source: Rc<dyn Source>) -> io::Result<SourceKey> {
+        let stamp = self.stamp.get() + 1;
+        self.stamp.set(stamp);
+        let key = SourceKey { index: self.sources.borrow_mut().insert((stamp, source)), stamp };
+        let added = self.reactor(|reactor| reactor.add_source(fd, key));
+        if added.is_err() {
+            self.sources.borrow_mut().remove(key.index);
+        }
+        added.map(|()| key)
+    }
+
+    /// Removes a source before its descriptor is closed; whoever waits on it is woken.
+    pub(crate) fn remove_source(&self, fd: BorrowedFd<'_>, key: SourceKey) {
+        let waiting = self.reactor(|reactor| Ok(reactor.remove_source(fd))).unwrap_or_default();
+        for token in waiting.into_iter().flatten() {
+            self.scheduler.borrow_mut().wake(token, Wake::Ready);
+        }
+        if self.source(key).is_some() {
+            let source = self.sources.borrow_mut().remove(key.index);
+            // Outside of the borrow: dropping a source may do anything.
+            drop(source);
+        }
+    }
+
+    /// Calls the source's `timer` at `at`. Timers of a removed source are dropped.
+    pub(crate) fn arm(&self, key: SourceKey, at: Instant) {
+        self.source_timers.borrow_mut().push(at, key);
+    }
+
+    fn source(&self, key: SourceKey) -> Option<Rc<dyn Source>> {
+        let sources = self.sources.borrow();
+        sources.get(key.index).filter(|(stamp, _)| *stamp == key.stamp).map(|(_, source)| Rc::clone(source))
+    }
+
+    fn reactor<T>(&self, f: impl FnOnce(&mut Reactor<Token, SourceKey>) -> io::Result<T>) -> io::Result<T> {
+        match &mut *self.reactor.borrow_mut() {
+            Some(reactor) => f(reactor),
+            None => Err(io::Error::other("the thread of this hub has ended")),
+        }
+    }
+
+    /// Parks the running stack, after `register` told somebody its token, until it is woken.
+    /// `None`: `register` said that there is nothing to wait for.
+    ///
+    /// # Errors
+    ///
+    /// What `register` says (nothing was parked then), or an exception thrown into the stack.
+    pub(crate) fn park(
+        &'static self,
+        py: Python<'_>,
+        deadline: Option<Instant>,
+        register: impl FnOnce(Token) -> io::Result<bool>,
+    ) -> Result<Option<Wake>, ParkError> {
+        let stack = Current::current(py).map_err(ParkError::Raised)?;
+        let runner = self.runner_other_than(py, &stack);
+        let task = self.task(py).map(Bound::unbind);
+        let done = Rc::new(Cell::new(None));
+        let parked = match &runner {
+            Some(_) => Parked::Stack(stack, task.as_ref().map(|task| task.clone_ref(py))),
+            None => Parked::Runner(Rc::clone(&done)),
+        };
+        let token = self.scheduler.borrow_mut().park(parked, deadline);
+        let registered = register(token);
+        if !matches!(registered, Ok(true)) {
+            drop(self.scheduler.borrow_mut().take(token));
+            return registered.map(|_| None).map_err(ParkError::Register);
+        }
+        if let Some(task) = &task {
+            task.get().set_parked(py, Some(token));
+        }
+        let result = match runner {
+            Some(runner) => Current::switch(py, &runner).map(|()| self.wake.get()),
+            None => self.run(py, &done),
+        };
+        if let Some(task) = &task {
+            task.get().set_parked(py, None);
+        }
+        result.map(Some).map_err(|error| {
+            // Not woken by the scheduler, so it still knows this park, and maybe not our task.
+            drop(self.scheduler.borrow_mut().take(token));
+            self.set_task(task);
+            ParkError::Raised(error)
+        })
+    }
+
+    /// The stack to switch to for a wait of `stack`; none if that has to run the loop itself.
+    fn runner_other_than(&self, py: Python<'_>, stack: &Stack) -> Option<Stack> {
+        let runner = self.runner.borrow();
+        runner
+            .as_ref()
+            .filter(|runner| !Current::same(runner, stack))
+            .map(|runner| Current::clone(py, runner))
+    }
+
+    /// Runs the loop on the calling stack until `done` is set.
+    fn run(&'static self, py: Python<'_>, done: &Cell<Option<Wake>>) -> PyResult<Wake> {
+        let here = Current::current(py)?;
+        let before = self.runner.borrow_mut().replace(here);
+        let task = self.set_task(None);
+        let result = self.turns(py, done);
+        self.set_task(task);
+        *self.runner.borrow_mut() = before;
+        result
+    }
+
+    fn turns(&'static self, py: Python<'_>, done: &Cell<Option<Wake>>) -> PyResult<Wake> {
+        loop {
+            self.turn.set(TURN);
+            while self.turn.get() > 0 {
+                let next = self.scheduler.borrow_mut().next();
+                match next {
+                    None => break,
+                    Some(Runnable::Start(job)) => self.start_stack(py, job)?,
+                    Some(Runnable::Resume(Parked::Runner(flag), wake)) => flag.set(Some(wake)),
+                    Some(Runnable::Resume(Parked::Stack(stack, task), wake)) => {
+                        self.set_task(task);
+                        self.wake.set(wake);
+                        self.enter(py, &stack);
+                    }
+                }
+                self.turn.set(self.turn.get().saturating_sub(1));
+            }
+            if let Some(wake) = done.get() {
+                return Ok(wake);
+            }
+            self.poll(py)?;
+        }
+    }
+
+    fn start_stack(&'static self, py: Python<'_>, job: Job) -> PyResult<()> {
+        *self.job.borrow_mut() = Some(job);
+        let idle = self.idle.borrow_mut().pop();
+        let stack = match idle {
+            Some(stack) => stack,
+            None => Current::spawn(py, self.entry.bind(py))?,
+        };
+        self.enter(py, &stack);
+        Ok(())
+    }
+
+    /// Switches to `stack` until it parks or ends.
+    fn enter(&self, py: Python<'_>, stack: &Stack) {
+        if let Err(error) = Current::switch(py, stack) {
+            // Jobs report their own errors; only a panic or a foreign stack's end comes here.
+            error.write_unraisable(py, None);
+        }
+        self.set_task(None);
+    }
+
+    /// Takes in what happened outside; waits for it if nothing can run.
+    fn poll(&'static self, py: Python<'_>) -> PyResult<()> {
+        let mut timeout = LONGEST_POLL;
+        if self.scheduler.borrow().has_ready() {
+            timeout = Duration::ZERO;
+        } else {
+            let timers = [self.scheduler.borrow().next_timer(), self.source_timers.borrow().next()];
+            if let Some(at) = timers.into_iter().flatten().min() {
+                timeout = timeout.min(at.saturating_duration_since(Instant::now()));
+            }
+        }
+        let polled = self.reactor(|reactor| {
+            if timeout.is_zero() {
+                reactor.poll(Some(timeout))
+            } else {
+                // The one place where the hub lets other threads have the interpreter.
+                py.detach(|| reactor.poll(Some(timeout)))
+            }
+        });
+        match polled {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => py.check_signals()?,
+        }
+        let mut ready = Vec::new();
+        self.reactor(|reactor| {
+            reactor.take(|found| match found {
+                Ready::Waiter(token) => {
+                    self.scheduler.borrow_mut().wake(token, Wake::Ready);
+                }
+                Ready::Source(key, readiness) => ready.push((key, readiness)),
+            });
+            Ok(())
+        })?;
+        for (key, readiness) in ready {
+            if let Some(source) = self.source(key) {
+                source.ready(py, self, readiness);
+            }
+        }
+        for (token, wake) in self.remote.drain() {
+            self.scheduler.borrow_mut().wake(token, wake);
+        }
+        let now = Instant::now();
+        self.scheduler.borrow_mut().expire(now);
+        loop {
+            let due = self.source_timers.borrow_mut().pop_due(now);
+            let Some(key) = due else { return Ok(()) };
+            if let Some(source) = self.source(key) {
+                source.timer(py, self);
+            }
+        }
+    }
+}
+
+/// Why a park failed.
+pub(crate) enum ParkError {
+    /// It could not begin.
+    Register(io::Error),
+    /// An exception ended it: a signal handler's, or one thrown into the stack.
+    Raised(PyErr),
+}
+
+/// What every stack of ours runs: jobs, one after another, as long as there are any.
+#[pyfunction]
+fn stack_main(py: Python<'_>) -> PyResult<()> {
+    let hub = Hub::current(py)?;
+    loop {
+        let mut job = hub.job.borrow_mut().take();
+        while let Some(run) = job {
+            run(py, hub);
+            // The stack is as empty as a new one, so the next job in line needs no switch.
+            let turn = hub.turn.get().saturating_sub(1);
+            hub.turn.set(turn);
+            job = if turn > 0 { hub.scheduler.borrow_mut().next_job() } else { None };
+        }
+        let here = Current::current(py)?;
+        let Some(runner) = hub.runner.borrow().as_ref().map(|runner| Current::clone(py, runner)) else {
+            return Ok(());
+        };
+        if hub.idle.borrow().len() >= IDLE_STACKS {
+            return Current::set_hub(py, &here, &runner);
+        }
+        hub.idle.borrow_mut().push(here);
+        Current::switch(py, &runner)?;
+    }
+}

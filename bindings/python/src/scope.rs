@@ -1,0 +1,119 @@
+//! `balrog.timeout` and `balrog.shield`.
+
+use std::time::Instant;
+
+use balrog_sched::ScopeId;
+use pyo3::exceptions::{PyException, PyRuntimeError, PyTimeoutError};
+use pyo3::prelude::*;
+
+use crate::cell::GilCell;
+use crate::task::deadline;
+use crate::wait::with_scopes;
+
+#[derive(Clone, Copy)]
+struct Entered {
+    id: ScopeId,
+    until: Instant,
+}
+
+/// ``with timeout(seconds):`` raises ``TimeoutError`` at a wait inside once the time is over.
+///
+/// Timeouts nest, the nearest counts, and every driver obeys. An exception that a driver made
+/// of it (``requests.ReadTimeout``, say) becomes ``TimeoutError`` again on the way out, with
+/// the driver's as its cause. ``None`` means no limit.
+#[pyclass(frozen, name = "timeout", module = "balrog")]
+struct Timeout {
+    seconds: Option<f64>,
+    entered: GilCell<Option<Entered>>,
+}
+
+#[pymethods]
+impl Timeout {
+    #[new]
+    fn new(seconds: Option<f64>) -> PyResult<Self> {
+        deadline(seconds)?;
+        Ok(Self { seconds, entered: GilCell::new(None) })
+    }
+
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.entered.borrow(py).is_some() {
+            return Err(PyRuntimeError::new_err("this timeout is in use already; make one for each with"));
+        }
+        if let Some(until) = deadline(this.seconds)? {
+            let id = with_scopes(py, |scopes| scopes.enter_deadline(until));
+            *this.entered.borrow_mut(py) = Some(Entered { id, until });
+        }
+        Ok(slf.clone())
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        kind: Option<Bound<'_, PyAny>>,
+        value: Option<Bound<'_, PyAny>>,
+        _traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let Some(entered) = self.entered.borrow_mut(py).take() else { return Ok(false) };
+        with_scopes(py, |scopes| scopes.leave(entered.id));
+        let (Some(_), Some(value)) = (kind, value) else { return Ok(false) };
+        let translate = entered.until <= Instant::now()
+            && value.is_instance_of::<PyException>()
+            && !value.is_exact_instance_of::<PyTimeoutError>();
+        if !translate {
+            return Ok(false);
+        }
+        let error = PyTimeoutError::new_err(format!("not done within {} s", self.seconds.unwrap_or(0.0)));
+        error.set_cause(py, Some(PyErr::from_value(value)));
+        Err(error)
+    }
+
+    /// Whether the time is over. ``False`` outside of the ``with``.
+    #[getter]
+    fn expired(&self, py: Python<'_>) -> bool {
+        self.entered.borrow(py).is_some_and(|entered| entered.until <= Instant::now())
+    }
+}
+
+/// ``with shield(seconds):`` holds back cancellation and outer timeouts, for clean-up that has
+/// to wait. After that many seconds (5 unless told) waits fail as they would have without it.
+#[pyclass(frozen, name = "shield", module = "balrog")]
+struct Shield {
+    seconds: f64,
+    entered: GilCell<Option<ScopeId>>,
+}
+
+#[pymethods]
+impl Shield {
+    #[new]
+    #[pyo3(signature = (seconds = 5.0))]
+    fn new(seconds: f64) -> PyResult<Self> {
+        deadline(Some(seconds))?;
+        Ok(Self { seconds, entered: GilCell::new(None) })
+    }
+
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.entered.borrow(py).is_some() {
+            return Err(PyRuntimeError::new_err("this shield is in use already; make one for each with"));
+        }
+        if let Some(until) = deadline(Some(this.seconds))? {
+            let id = with_scopes(py, |scopes| scopes.enter_shield(until));
+            *this.entered.borrow_mut(py) = Some(id);
+        }
+        Ok(slf.clone())
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn __exit__(&self, py: Python<'_>, _args: Bound<'_, pyo3::types::PyTuple>) -> bool {
+        if let Some(id) = self.entered.borrow_mut(py).take() {
+            with_scopes(py, |scopes| scopes.leave(id));
+        }
+        false
+    }
+}
+
+pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Timeout>()?;
+    m.add_class::<Shield>()
+}

@@ -1,0 +1,410 @@
+//! Green tasks: what `balrog.spawn` gives and what runs a job as one.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use balrog_sched::{Scopes, Token, Wake};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PyTimeoutError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::cell::GilCell;
+use crate::hub::Hub;
+use crate::interrupt::{Cancelled, to_py_err};
+use crate::remote::{Remote, Waker, wake};
+use crate::wait::{Wait, WaitError, block_on_event, wait};
+
+/// A function that runs on a stack of its own, on the thread that spawned it.
+///
+/// Waits of one task let the others of its thread run; between waits nothing else runs there.
+/// A task has its own copy of the context variables. It never changes its thread.
+#[pyclass(frozen, module = "balrog", weakref)]
+pub(crate) struct Task {
+    id: u64,
+    remote: Arc<Remote>,
+    state: GilCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    name: Option<String>,
+    scopes: Scopes,
+    parked: Option<Token>,
+    thrown: Option<PyErr>,
+    outcome: Option<PyResult<Py<PyAny>>>,
+    /// Whether somebody has seen the outcome; an error that nobody sees is reported.
+    seen: bool,
+    joiners: Vec<Waker>,
+    at_end: Vec<Py<PyAny>>,
+    locals: Option<Py<PyDict>>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        let id = self.id;
+        let state = self.state.get_mut();
+        let Some(Err(error)) = state.outcome.take().filter(|_| !state.seen) else { return };
+        let name = state.name.take().unwrap_or_else(|| format!("Task-{id}"));
+        Python::attach(|py| {
+            // Cancelling a task and forgetting it is nothing to report.
+            if !error.is_instance_of::<Cancelled>(py) {
+                let about = format!("balrog task {name}, which nobody joined").into_pyobject(py);
+                error.write_unraisable(py, about.ok().as_ref().map(|about| about.as_any()));
+            }
+        });
+    }
+}
+
+impl Task {
+    /// A task that has not begun.
+    pub(crate) fn new(hub: &Hub) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            remote: Arc::clone(&hub.remote),
+            state: GilCell::new(State::default()),
+        }
+    }
+
+    pub(crate) fn with_scopes<T>(&self, py: Python<'_>, f: impl FnOnce(&mut Scopes) -> T) -> T {
+        f(&mut self.state.borrow_mut(py).scopes)
+    }
+
+    pub(crate) fn set_parked(&self, py: Python<'_>, token: Option<Token>) {
+        self.state.borrow_mut(py).parked = token;
+    }
+
+    /// An exception that is to be raised at the task's next wait.
+    pub(crate) fn take_thrown(&self, py: Python<'_>) -> Option<PyErr> {
+        self.state.borrow_mut(py).thrown.take()
+    }
+
+    /// Raises `error` at the wait where the task is, or at its next one.
+    pub(crate) fn throw(&self, py: Python<'_>, error: PyErr) {
+        self.state.borrow_mut(py).thrown = Some(error);
+        self.interrupt(py);
+    }
+
+    /// Makes a parked task look at what changed.
+    fn interrupt(&self, py: Python<'_>) {
+        let parked = self.state.borrow(py).parked;
+        if let Some(token) = parked {
+            wake(py, &self.remote, token, Wake::Cancelled);
+        }
+    }
+
+    fn is_done(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).outcome.is_some()
+    }
+
+    fn finish(&self, py: Python<'_>, outcome: PyResult<Py<PyAny>>) {
+        let joiners = {
+            let mut state = self.state.borrow_mut(py);
+            state.outcome = Some(outcome);
+            state.locals = None;
+            std::mem::take(&mut state.joiners)
+        };
+        for joiner in joiners {
+            joiner.wake(py);
+        }
+    }
+
+    /// Waits for the end; `false` if `timeout` seconds pass before.
+    fn wait_end(slf: &Bound<'_, Self>, deadline: Option<Instant>) -> PyResult<bool> {
+        let py = slf.py();
+        let hub = Hub::existing(py);
+        if hub.and_then(|hub| hub.task(py)).is_some_and(|task| task.is(slf)) && !slf.get().is_done(py) {
+            return Err(PyRuntimeError::new_err("a task cannot wait for its own end"));
+        }
+        if slf.get().is_done(py) {
+            return Ok(true);
+        }
+        wait(py, &mut EndWait(slf.get()), deadline).map_err(|error| match error {
+            WaitError::Interrupted(interrupt) => to_py_err(py, interrupt),
+            WaitError::Io(error) => error.into(),
+        })
+    }
+
+    fn outcome(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let mut state = self.state.borrow_mut(py);
+        state.seen = true;
+        match &state.outcome {
+            Some(Ok(value)) => Ok(value.clone_ref(py)),
+            Some(Err(error)) => Err(error.clone_ref(py)),
+            None => Err(PyRuntimeError::new_err("the task has not ended")),
+        }
+    }
+}
+
+/// The end of a task.
+struct EndWait<'a>(&'a Task);
+
+impl EndWait<'_> {
+    fn add(&self, py: Python<'_>, waker: Waker) -> bool {
+        let mut state = self.0.state.borrow_mut(py);
+        let waits = state.outcome.is_none();
+        if waits {
+            state.joiners.push(waker);
+        }
+        waits
+    }
+}
+
+impl Wait for EndWait<'_> {
+    fn register(&mut self, py: Python<'_>, hub: &'static Hub, token: Token) -> io::Result<bool> {
+        Ok(self.add(py, Waker::Parked(Arc::clone(&hub.remote), token)))
+    }
+
+    fn forget(&mut self, py: Python<'_>, _hub: &'static Hub, token: Token) {
+        let mut state = self.0.state.borrow_mut(py);
+        state.joiners.retain(|joiner| !matches!(joiner, Waker::Parked(_, other) if *other == token));
+    }
+
+    fn happened(&mut self, py: Python<'_>) -> bool {
+        self.0.is_done(py)
+    }
+
+    fn block(&mut self, py: Python<'_>, until: Option<Instant>) -> io::Result<bool> {
+        block_on_event(py, until, |waker| {
+            self.add(py, waker);
+        })?;
+        Ok(self.0.is_done(py))
+    }
+}
+
+#[pymethods]
+impl Task {
+    /// The task's name; ``Task-N`` unless set.
+    #[getter]
+    fn name(&self, py: Python<'_>) -> String {
+        self.state.borrow(py).name.clone().unwrap_or_else(|| format!("Task-{}", self.id))
+    }
+
+    #[setter]
+    fn set_name(&self, py: Python<'_>, name: String) {
+        self.state.borrow_mut(py).name = Some(name);
+    }
+
+    /// Waits for the end and gives the function's result, or raises its exception.
+    ///
+    /// ``timeout`` is in seconds; ``None`` waits as long as it takes. Raises ``TimeoutError``
+    /// when the time is over; the task itself goes on.
+    #[pyo3(signature = (timeout = None))]
+    fn result(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        if !Self::wait_end(slf, deadline(timeout)?)? {
+            let name = slf.get().name(py);
+            return Err(PyTimeoutError::new_err(format!(
+                "{name} has not ended within {} s",
+                timeout.unwrap_or(0.0)
+            )));
+        }
+        slf.get().outcome(py)
+    }
+
+    /// Waits for the end, however it comes. ``False`` if ``timeout`` seconds pass before.
+    #[pyo3(signature = (timeout = None))]
+    fn join(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<bool> {
+        Self::wait_end(slf, deadline(timeout)?)
+    }
+
+    /// Asks the task to end: ``balrog.Cancelled`` is raised at its current wait, or its next.
+    ///
+    /// Clean-up may wait again for 5 s; after that every wait fails. Returns ``False`` if the
+    /// task has ended or was asked before. May be called from any thread.
+    fn cancel(&self, py: Python<'_>) -> bool {
+        let asked = {
+            let mut state = self.state.borrow_mut(py);
+            state.outcome.is_none() && state.scopes.cancel()
+        };
+        if asked {
+            self.interrupt(py);
+        }
+        asked
+    }
+
+    /// Whether cancellation was asked for.
+    #[getter]
+    fn cancelling(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).scopes.is_cancelled()
+    }
+
+    /// Whether the task has ended.
+    fn done(&self, py: Python<'_>) -> bool {
+        self.is_done(py)
+    }
+
+    /// The exception that ended the task, or ``None``. Raises ``RuntimeError`` while it runs.
+    fn exception(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let mut state = self.state.borrow_mut(py);
+        state.seen = true;
+        match &state.outcome {
+            Some(Ok(_)) => Ok(None),
+            Some(Err(error)) => Ok(Some(error.clone_ref(py).into_value(py).into_any())),
+            None => Err(PyRuntimeError::new_err("the task has not ended")),
+        }
+    }
+
+    /// The dictionary behind ``balrog.local`` for this task.
+    #[getter]
+    fn _locals<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
+        let mut state = self.state.borrow_mut(py);
+        state.locals.get_or_insert_with(|| PyDict::new(py).unbind()).bind(py).clone()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let what = match (self.is_done(py), self.state.borrow(py).parked) {
+            (true, _) => "done",
+            (false, Some(_)) => "waiting",
+            (false, None) => "runnable",
+        };
+        format!("<balrog.Task {} {what}>", self.name(py))
+    }
+}
+
+/// Runs `body` as `task` on the current stack: own context, end callbacks, outcome.
+///
+/// `context` is a `contextvars.Context` that nobody else has entered.
+pub(crate) fn run_as(
+    py: Python<'_>,
+    hub: &'static Hub,
+    task: &Bound<'_, Task>,
+    context: &Bound<'_, PyAny>,
+    body: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>,
+) {
+    let key = hub.live.borrow_mut().insert(task.clone().unbind());
+    hub.set_task(Some(task.clone().unbind()));
+    // SAFETY: `context` is a live context object; a negative result comes with an exception.
+    let entered = unsafe { ffi::PyContext_Enter(context.as_ptr()) } == 0;
+    let outcome = if entered { body(py) } else { Err(PyErr::fetch(py)) };
+    run_at_end(py, task.get());
+    if entered {
+        // SAFETY: entered above; code that left another context entered is told so.
+        if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
+            PyErr::fetch(py).write_unraisable(py, Some(task.as_any()));
+        }
+    }
+    hub.set_task(None);
+    drop(hub.live.borrow_mut().remove(key));
+    task.get().finish(py, outcome);
+}
+
+/// Runs the callbacks of the task's end, last one first, shielded from its cancellation.
+fn run_at_end(py: Python<'_>, task: &Task) {
+    loop {
+        let Some(callback) = task.state.borrow_mut(py).at_end.pop() else { return };
+        let shield = task.with_scopes(py, |scopes| scopes.enter_shield(Instant::now() + balrog_sched::GRACE));
+        if let Err(error) = callback.call0(py) {
+            error.write_unraisable(py, Some(callback.bind(py)));
+        }
+        task.with_scopes(py, |scopes| scopes.leave(shield));
+    }
+}
+
+/// A copy of the current context.
+pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
+}
+
+/// Starts ``fn(*args, **kwargs)`` as a green task of this thread and returns the ``Task``.
+///
+/// It first runs at the next wait of whoever runs now.
+#[pyfunction]
+#[pyo3(signature = (r#fn, /, *args, **kwargs))]
+fn spawn<'py>(
+    py: Python<'py>,
+    r#fn: Bound<'py, PyAny>,
+    args: Bound<'py, PyTuple>,
+    kwargs: Option<Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, Task>> {
+    let hub = Hub::current(py)?;
+    let task = Bound::new(py, Task::new(hub))?;
+    let context = copy_context(py)?.unbind();
+    let (function, args, kwargs) = (r#fn.unbind(), args.unbind(), kwargs.map(Bound::unbind));
+    let run = task.clone().unbind();
+    // Counted as live from now on: a wait must let it run.
+    let queued = hub.live.borrow_mut().insert(task.clone().unbind());
+    hub.start(Box::new(move |py, hub| {
+        drop(hub.live.borrow_mut().remove(queued));
+        run_as(py, hub, run.bind(py), context.bind(py), |py| {
+            function.call(py, args.bind(py).clone(), kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
+        });
+    }));
+    Ok(task)
+}
+
+/// Runs ``fn(*args, **kwargs)`` as a green task of this thread and returns its result.
+///
+/// Other tasks of the thread run while it waits. Ctrl-C raises ``KeyboardInterrupt`` inside it.
+#[pyfunction]
+#[pyo3(signature = (r#fn, /, *args, **kwargs))]
+fn run<'py>(
+    py: Python<'py>,
+    r#fn: Bound<'py, PyAny>,
+    args: Bound<'py, PyTuple>,
+    kwargs: Option<Bound<'py, PyDict>>,
+) -> PyResult<Py<PyAny>> {
+    let task = spawn(py, r#fn, args, kwargs)?;
+    let ended = Task::wait_end(&task, None);
+    if let Err(error) = ended {
+        // A signal's, or this task's own cancellation: the function gets it, and its answer
+        // counts. A second one is for the caller.
+        if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+            task.get().throw(py, error);
+        } else {
+            task.get().cancel(py);
+            Task::wait_end(&task, None)?;
+            task.get().state.borrow_mut(py).seen = true;
+            return Err(error);
+        }
+        Task::wait_end(&task, None)?;
+    }
+    task.get().outcome(py)
+}
+
+/// The task that runs now, or ``None`` outside of tasks.
+#[pyfunction]
+fn current_task(py: Python<'_>) -> Option<Bound<'_, Task>> {
+    Hub::existing(py).and_then(|hub| hub.task(py))
+}
+
+/// The tasks of this thread that have not ended.
+#[pyfunction]
+fn tasks(py: Python<'_>) -> Vec<Py<Task>> {
+    Hub::existing(py)
+        .map_or_else(Vec::new, |hub| hub.live.borrow().iter().map(|(_, task)| task.clone_ref(py)).collect())
+}
+
+/// Calls ``callback()`` in the current task when that ends, last registered first, shielded
+/// from its cancellation. Returns ``False`` (and does nothing) outside of tasks.
+#[pyfunction]
+fn at_task_end(py: Python<'_>, callback: Py<PyAny>) -> bool {
+    current_task(py).is_some_and(|task| {
+        task.get().state.borrow_mut(py).at_end.push(callback);
+        true
+    })
+}
+
+/// The moment `timeout` seconds from now.
+pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    let Some(seconds) = timeout else { return Ok(None) };
+    if seconds.is_nan() {
+        return Err(PyValueError::new_err("a timeout is a number of seconds, not nan"));
+    }
+    // A time too long for the clock is as good as none.
+    let duration = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    Ok(Instant::now().checked_add(duration))
+}
+
+pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Task>()?;
+    m.add_function(wrap_pyfunction!(spawn, m)?)?;
+    m.add_function(wrap_pyfunction!(run, m)?)?;
+    m.add_function(wrap_pyfunction!(current_task, m)?)?;
+    m.add_function(wrap_pyfunction!(tasks, m)?)?;
+    m.add_function(wrap_pyfunction!(at_task_end, m)?)
+}

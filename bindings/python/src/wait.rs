@@ -1,0 +1,223 @@
+//! The one way to wait, whatever for and from wherever.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use balrog_backends::{Interest, poll_once};
+use balrog_sched::{Interrupt, Limits, Scopes, Token, Wake};
+use pyo3::prelude::*;
+
+use crate::hub::{Hub, ParkError};
+use crate::interrupt::carry;
+use crate::remote::{Event, Waker};
+use crate::task::Task;
+
+/// Something to wait for.
+pub(crate) trait Wait {
+    /// Sees to it that `token` is woken. `false`: it has happened already.
+    fn register(&mut self, py: Python<'_>, hub: &'static Hub, token: Token) -> io::Result<bool>;
+
+    /// The wait ended otherwise: nobody is to wake `token` any more.
+    fn forget(&mut self, py: Python<'_>, hub: &'static Hub, token: Token);
+
+    /// Whether it has happened; asked after `token` was woken as ready.
+    fn happened(&mut self, py: Python<'_>) -> bool;
+
+    /// The same on a thread without a hub: blocks once, until `until` at most; whether it
+    /// has happened.
+    fn block(&mut self, py: Python<'_>, until: Option<Instant>) -> io::Result<bool>;
+}
+
+/// Why a wait failed.
+pub(crate) enum WaitError {
+    /// An enclosing deadline, a cancellation, or an exception that [`carry`] keeps.
+    Interrupted(Interrupt),
+    /// The wait could not begin.
+    Io(io::Error),
+}
+
+impl From<Interrupt> for WaitError {
+    fn from(interrupt: Interrupt) -> Self {
+        Self::Interrupted(interrupt)
+    }
+}
+
+impl From<WaitError> for Interrupt {
+    /// For callers that know interrupts only; the I/O error is carried as its exception.
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::Interrupted(interrupt) => interrupt,
+            WaitError::Io(error) => carry(error.into()),
+        }
+    }
+}
+
+thread_local! {
+    /// Deadlines and shields of the code that runs outside of tasks.
+    static THREAD: RefCell<Scopes> = const { RefCell::new(Scopes::new()) };
+    static EVENT: RefCell<Option<Arc<Event>>> = const { RefCell::new(None) };
+}
+
+/// Calls `f` with the scopes of the current task, or else of the thread.
+pub(crate) fn with_scopes<T>(py: Python<'_>, f: impl FnOnce(&mut Scopes) -> T) -> T {
+    match Hub::existing(py).and_then(|hub| hub.task(py)) {
+        Some(task) => task.get().with_scopes(py, f),
+        None => THREAD.with(|scopes| f(&mut scopes.borrow_mut())),
+    }
+}
+
+/// Fails if the current task may not wait now: an exception pending, cancelled, out of time.
+fn check(py: Python<'_>, task: Option<&Task>, now: Instant) -> Result<Limits, Interrupt> {
+    if let Some(error) = task.and_then(|task| task.take_thrown(py)) {
+        return Err(carry(error));
+    }
+    let look = |scopes: &mut Scopes| {
+        let limits = scopes.limits(now);
+        let checked = limits.check(now);
+        if checked == Err(Interrupt::Cancelled) {
+            scopes.delivered(now);
+        }
+        checked.map(|()| limits)
+    };
+    match task {
+        Some(task) => task.with_scopes(py, look),
+        None => THREAD.with(|scopes| look(&mut scopes.borrow_mut())),
+    }
+}
+
+/// Waits until it has happened (`true`) or `deadline` has passed (`false`).
+pub(crate) fn wait(
+    py: Python<'_>,
+    what: &mut dyn Wait,
+    deadline: Option<Instant>,
+) -> Result<bool, WaitError> {
+    let hub = Hub::existing(py);
+    let task = hub.and_then(|hub| hub.task(py));
+    let task = task.as_ref().map(Bound::get);
+    loop {
+        let now = Instant::now();
+        let limits = check(py, task, now)?;
+        if deadline.is_some_and(|at| at <= now) {
+            return Ok(false);
+        }
+        let until = [limits.nearest(), deadline].into_iter().flatten().min();
+        let happened = match hub.filter(|hub| hub.is_busy()) {
+            Some(hub) => park(py, hub, what, until)?,
+            None => match what.block(py, until) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    py.check_signals().map_err(carry)?;
+                    false
+                }
+                result => result.map_err(WaitError::Io)?,
+            },
+        };
+        if happened {
+            return Ok(true);
+        }
+    }
+}
+
+fn park(
+    py: Python<'_>,
+    hub: &'static Hub,
+    what: &mut dyn Wait,
+    until: Option<Instant>,
+) -> Result<bool, WaitError> {
+    let mut used = None;
+    let parked = hub.park(py, until, |token| {
+        used = Some(token);
+        what.register(py, hub, token)
+    });
+    match parked {
+        Ok(None) => Ok(true),
+        Ok(Some(Wake::Ready)) => Ok(what.happened(py)),
+        Ok(Some(_)) => {
+            if let Some(token) = used {
+                what.forget(py, hub, token);
+            }
+            Ok(false)
+        }
+        Err(ParkError::Raised(error)) => {
+            if let Some(token) = used {
+                what.forget(py, hub, token);
+            }
+            Err(carry(error).into())
+        }
+        Err(ParkError::Register(error)) => Err(WaitError::Io(error)),
+    }
+}
+
+/// Readiness of a descriptor.
+pub(crate) struct FdWait<'fd> {
+    fd: BorrowedFd<'fd>,
+    interest: Interest,
+}
+
+impl<'fd> FdWait<'fd> {
+    pub(crate) const fn new(fd: BorrowedFd<'fd>, interest: Interest) -> Self {
+        Self { fd, interest }
+    }
+}
+
+impl Wait for FdWait<'_> {
+    fn register(&mut self, _py: Python<'_>, hub: &'static Hub, token: Token) -> io::Result<bool> {
+        match hub.watch(self.fd, self.interest, token) {
+            // Files and the like are always ready.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
+    fn forget(&mut self, _py: Python<'_>, hub: &'static Hub, token: Token) {
+        hub.unwatch(self.fd.as_raw_fd(), token);
+    }
+
+    fn happened(&mut self, _py: Python<'_>) -> bool {
+        true
+    }
+
+    fn block(&mut self, py: Python<'_>, until: Option<Instant>) -> io::Result<bool> {
+        let (fd, interest) = (self.fd, self.interest);
+        py.detach(|| poll_once(fd, interest, until))
+    }
+}
+
+/// Time alone.
+pub(crate) struct Sleep;
+
+impl Wait for Sleep {
+    fn register(&mut self, _py: Python<'_>, _hub: &'static Hub, _token: Token) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn forget(&mut self, _py: Python<'_>, _hub: &'static Hub, _token: Token) {}
+
+    fn happened(&mut self, _py: Python<'_>) -> bool {
+        false
+    }
+
+    fn block(&mut self, py: Python<'_>, until: Option<Instant>) -> io::Result<bool> {
+        block_on_event(py, until, |_| ()).map(|()| false)
+    }
+}
+
+/// Blocks the thread until its event is set, which `register` gives to somebody.
+pub(crate) fn block_on_event(
+    py: Python<'_>,
+    until: Option<Instant>,
+    register: impl FnOnce(Waker),
+) -> io::Result<()> {
+    let event = EVENT.with(|slot| -> io::Result<_> {
+        let mut slot = slot.borrow_mut();
+        match &*slot {
+            Some(event) => Ok(Arc::clone(event)),
+            None => Ok(Arc::clone(slot.insert(Arc::new(Event::new()?)))),
+        }
+    })?;
+    event.clear();
+    register(Waker::Thread(Arc::clone(&event)));
+    py.detach(|| poll_once(event.as_fd(), Interest::Readable, until)).map(drop)
+}
