@@ -28,6 +28,7 @@ mod buffer;
 mod error;
 pub mod http1;
 mod link;
+pub mod websocket;
 
 pub use buffer::{Inbox, Outbox, Tail};
 pub use error::{Error, Limit, Misuse, Phase, Timer, Violation};

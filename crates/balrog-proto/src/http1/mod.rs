@@ -13,7 +13,7 @@
 
 mod body;
 mod encode;
-mod grammar;
+pub(crate) mod grammar;
 mod head;
 mod limits;
 mod server;
