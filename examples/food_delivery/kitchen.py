@@ -10,6 +10,7 @@ how many are cooking, and the most there ever were. For tests a path makes it mi
 
 import argparse
 import asyncio
+import contextlib
 import json
 
 
@@ -77,7 +78,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(main())
-    except KeyboardInterrupt:
-        pass

@@ -52,7 +52,7 @@ impl Drop for Task {
             // Cancelling a task and forgetting it is nothing to report.
             if !error.is_instance_of::<Cancelled>(py) {
                 let about = format!("balrog task {name}, which nobody joined").into_pyobject(py);
-                error.write_unraisable(py, about.ok().as_ref().map(|about| about.as_any()));
+                error.write_unraisable(py, about.ok().as_ref().map(Bound::as_any));
             }
         });
     }

@@ -1,5 +1,6 @@
-from delivery.models import Order
 from django.contrib import admin
+
+from delivery.models import Order
 
 
 @admin.register(Order)

@@ -2,12 +2,13 @@
 
 import requests
 from balrog.django import get_ws_connection
-from delivery.models import Order
 from django.conf import settings
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
+
+from delivery.models import Order
 
 
 class OrderSerializer(serializers.ModelSerializer):

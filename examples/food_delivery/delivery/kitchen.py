@@ -3,9 +3,10 @@
 from typing import NoReturn
 
 import requests
-from delivery.models import Order
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest
+
+from delivery.models import Order
 
 
 class KitchenError(Exception):

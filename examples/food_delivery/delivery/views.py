@@ -1,11 +1,12 @@
 import requests
 from balrog.django import get_ws_connection
-from delivery.kitchen import kitchen_error, prepare_order
-from delivery.models import Order
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.csrf import ensure_csrf_cookie
+
+from delivery.kitchen import kitchen_error, prepare_order
+from delivery.models import Order
 
 
 def food_delivery(request):
@@ -15,7 +16,7 @@ def food_delivery(request):
     match resp.status_code, resp.json():
         case 201, {"mins": mins} as when:
             ws = get_ws_connection(request)
-            ws.send(f'Order #{order.id} will be delivered in {mins} minutes.')
+            ws.send(f"Order #{order.id} will be delivered in {mins} minutes.")
             return JsonResponse(when)
         case _:
             kitchen_error(resp)

@@ -60,8 +60,8 @@ def test_a_permit_given_to_a_cancelled_waiter_is_passed_on():
     def main():
         first, second = balrog.spawn(semaphore.acquire), balrog.spawn(semaphore.acquire)
         balrog.sleep(0.01)
-        semaphore.release()
         first.cancel()
+        semaphore.release()
         first.join()
         assert second.result(5) is True
 

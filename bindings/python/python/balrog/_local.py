@@ -18,10 +18,7 @@ class local:
 
     def _attributes(self) -> dict[str, Any]:
         task = current_task()
-        if task is not None:
-            stores = task._locals
-        else:
-            stores = _thread.__dict__.setdefault("stores", {})
+        stores = task._locals if task is not None else _thread.__dict__.setdefault("stores", {})
         # Keyed by the object itself, which therefore lives as long as what was stored in it.
         return stores.setdefault(self, {})
 

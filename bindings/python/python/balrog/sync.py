@@ -4,6 +4,7 @@ All are right between tasks of one thread, between threads, and between both, an
 waiters in the order of asking. A wait in a task never blocks the hub.
 """
 
+import contextlib
 import heapq
 import queue
 import threading
@@ -37,6 +38,8 @@ def _owner() -> Task | int:
 class BoundedSemaphore(Semaphore):
     """A semaphore that refuses to be released more often than it was acquired."""
 
+    _initial: int
+
     def __new__(cls, value: int = 1) -> "BoundedSemaphore":
         self = super().__new__(cls, value)
         self._initial = value
@@ -54,12 +57,12 @@ class Lock(Semaphore):
     def __new__(cls) -> "Lock":
         return super().__new__(cls, 1)
 
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+    def acquire(self, blocking: bool = True, timeout: float | None = -1) -> bool:
         """Take the lock; ``False`` if that did not work at once or within ``timeout`` seconds.
 
-        A negative ``timeout`` waits as long as it takes.
+        ``None`` or a negative ``timeout`` waits as long as it takes.
         """
-        return super().acquire(blocking, None if timeout < 0 else timeout)
+        return super().acquire(blocking, None if timeout is None or timeout < 0 else timeout)
 
     def release(self, n: int = 1) -> None:
         """Free the lock, or hand it to the first who waits. ``RuntimeError`` if it is free."""
@@ -176,10 +179,8 @@ class Condition:
                 self._lock._acquire_restore(saved)
 
     def _forget(self, waiter: Waiter) -> None:
-        try:
+        with contextlib.suppress(ValueError):
             self._waiters.remove(waiter)
-        except ValueError:
-            pass
 
     def wait_for(self, predicate: Callable[[], T], timeout: float | None = None) -> T:
         """Wait until ``predicate()`` is true; returns its last value."""
@@ -239,10 +240,8 @@ class Event:
             return waiter.wait(timeout)
         finally:
             if not waiter.woken:
-                try:
+                with contextlib.suppress(ValueError):
                     self._waiters.remove(waiter)
-                except ValueError:
-                    pass
 
 
 class Queue(Generic[T]):
