@@ -1,82 +1,160 @@
 #!/usr/bin/env python3
-"""The kitchen service: takes an order, cooks for a while, says when the food comes.
+"""The kitchen service: takes orders by HTTP and answers 201 with the minutes until delivery, after a while.
 
-    python kitchen.py --port 8001 --delay 0.5
+    kitchen.py --port 8001 --delay 0.5
 
-Only the standard library; one process serves thousands of orders at once. ``GET /stats`` tells
-how many are cooking, and the most there ever were. For tests a path makes it misbehave:
-``/refuse`` answers 503, ``/rubbish`` no JSON, ``/die`` closes in mid-body, ``/stall`` never answers.
+An own small server on asyncio, since it must hold thousands of orders at once and cost next to nothing beside the
+site that it serves. ``GET /stats`` tells how many orders are open, were open at the peak, and were served;
+``POST /reset`` forgets that. ``POST /fault?mode=MODE`` spoils the answers to orders from then on, for tests: ``none``,
+``busy`` (503), ``stall`` (no answer), ``rubbish`` (no HTTP), ``not-json``, ``die`` (closes in mid-body).
 """
+
+from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
+import resource
+import signal
+from urllib.parse import parse_qs, urlsplit
+
+#: Bytes of a request's head and body that we are ready to hold.
+LIMIT = 64 * 1024
 
 
 class Kitchen:
+    """What all connections share."""
+
     def __init__(self, delay: float) -> None:
         self.delay = delay
-        self.cooking = 0
+        self.fault = "none"
+        self.open = 0
         self.peak = 0
-        self.cooked = 0
+        self.served = 0
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while await self.answer(reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            writer.close()
+    def began(self) -> None:
+        self.open += 1
+        self.peak = max(self.peak, self.open)
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        path = head[0].split(" ")[1]
-        length = next((int(line[15:]) for line in head if line.lower().startswith("content-length:")), 0)
-        await reader.readexactly(length)
-        if path == "/stats":
-            return self.reply(writer, 200, {"cooking": self.cooking, "peak": self.peak, "cooked": self.cooked})
-        if path == "/stall":
-            await asyncio.sleep(3600)
-        self.cooking += 1
-        self.peak = max(self.peak, self.cooking)
-        try:
-            await asyncio.sleep(self.delay)
-        finally:
-            self.cooking -= 1
-        self.cooked += 1
-        if path == "/refuse":
-            return self.reply(writer, 503, {"error": "closed"})
-        if path == "/rubbish":
-            writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\n{oh dear")
-            return True
-        if path == "/die":
-            writer.write(b'HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n{"mins":')
-            await writer.drain()
-            return False
-        return self.reply(writer, 201, {"mins": 30})
-
-    def reply(self, writer: asyncio.StreamWriter, status: int, answer: object) -> bool:
-        body = json.dumps(answer).encode()
-        reason = {200: "OK", 201: "Created", 503: "Service Unavailable"}[status]
-        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        return True
+    def ended(self, served: bool) -> None:
+        self.open -= 1
+        self.served += served
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(description="The kitchen service of the food delivery.")
-    parser.add_argument("--port", type=int, default=8001)
-    parser.add_argument("--delay", type=float, default=0.5, help="seconds that an order takes")
+class Connection(asyncio.Protocol):
+    """One client: requests one after another, each answered before the next is read."""
+
+    def __init__(self, kitchen: Kitchen) -> None:
+        self.kitchen = kitchen
+        self.buffer = b""
+        self.cooking: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.cooking:
+            self.cooking.cancel()
+            self.cooking = None
+            self.kitchen.ended(served=False)
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        if not self.cooking:
+            self.next_request()
+
+    def next_request(self) -> None:
+        head, separator, rest = self.buffer.partition(b"\r\n\r\n")
+        if not separator:
+            if len(self.buffer) > LIMIT:
+                self.transport.close()
+            return
+        length = 0
+        for line in head.split(b"\r\n")[1:]:
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        if length > LIMIT:
+            self.transport.close()
+            return
+        if len(rest) < length:
+            return
+        self.buffer = rest[length:]
+        method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+        self.handle(method, target, rest[:length])
+
+    def handle(self, method: str, target: str, body: bytes) -> None:
+        url = urlsplit(target)
+        kitchen = self.kitchen
+        match method, url.path:
+            case "POST", "/orders":
+                order = parse_qs(body.decode())
+                kitchen.began()
+                delay = 3600.0 if kitchen.fault == "stall" else kitchen.delay
+                self.cooking = asyncio.get_running_loop().call_later(delay, self.ready, order)
+            case "GET", "/stats":
+                self.answer(200, {"open": kitchen.open, "peak": kitchen.peak, "served": kitchen.served})
+            case "POST", "/reset":
+                kitchen.peak, kitchen.served = kitchen.open, 0
+                self.answer(200, {})
+            case "POST", "/fault":
+                kitchen.fault = parse_qs(url.query)["mode"][0]
+                self.answer(200, {"fault": kitchen.fault})
+            case _:
+                self.answer(404, {"error": "no such thing here"})
+
+    def ready(self, order: dict[str, list[str]]) -> None:
+        self.cooking = None
+        self.kitchen.ended(served=True)
+        match self.kitchen.fault:
+            case "busy":
+                self.answer(503, {"error": "the kitchen is busy"})
+            case "rubbish":
+                self.transport.write(b"\x00\x01 burnt \xff\r\n\r\n")
+                self.transport.close()
+            case "not-json":
+                self.send(201, "text/plain", b"burnt")
+            case "die":
+                self.transport.write(b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n{")
+                self.transport.close()
+            case _:
+                self.answer(201, {"mins": 15 + int(order["id"][0]) % 30})
+        if self.buffer:
+            self.next_request()
+
+    def answer(self, status: int, what: dict[str, object]) -> None:
+        self.send(status, "application/json", json.dumps(what).encode())
+
+    def send(self, status: int, kind: str, body: bytes) -> None:
+        head = f"HTTP/1.1 {status} \r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.transport.write(head.encode() + body)
+
+
+async def serve(host: str, port: int, delay: float) -> None:
+    """Serves until SIGTERM or Ctrl-C."""
+    loop = asyncio.get_running_loop()
+    stop = loop.create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: stop.done() or stop.set_result(None))
+    kitchen = Kitchen(delay)
+    server = await loop.create_server(lambda: Connection(kitchen), host, port, backlog=4096)
+    print(f"kitchen: http://{host}:{server.sockets[0].getsockname()[1]}/orders", flush=True)
+    await stop
+    server.close()
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    parser = argparse.ArgumentParser(description="The kitchen service.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8001, help="0 takes a free one; it is printed")
+    parser.add_argument("--delay", type=float, default=0.5, metavar="SECONDS", help="how long an order takes to cook")
     arguments = parser.parse_args()
-    kitchen = Kitchen(arguments.delay)
-    server = await asyncio.start_server(kitchen.serve, "127.0.0.1", arguments.port, backlog=4096)
-    print(f"kitchen: http://127.0.0.1:{server.sockets[0].getsockname()[1]}/orders", flush=True)
-    async with server:
-        await server.serve_forever()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    asyncio.run(serve(arguments.host, arguments.port, arguments.delay))
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+    main()

@@ -1,3 +1,5 @@
+"""Orders in the admin."""
+
 from django.contrib import admin
 
 from delivery.models import Order
@@ -5,4 +7,8 @@ from delivery.models import Order
 
 @admin.register(Order)
 class OrderAdmin(admin.ModelAdmin):
-    list_display = ["id", "dish", "address", "created"]
+    """Newest orders first, found by dish or customer."""
+
+    list_display = ["id", "dish", "quantity", "customer", "created"]
+    search_fields = ["dish", "customer"]
+    ordering = ["-id"]

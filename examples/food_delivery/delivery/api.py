@@ -1,33 +1,27 @@
-"""The same endpoint with Django REST framework."""
+"""The same endpoint in Django REST framework."""
 
 import requests
 from balrog.django import get_ws_connection
 from django.conf import settings
-from rest_framework import serializers, status
-from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from delivery.models import Order
+from delivery.kitchen import kitchen_error
+from delivery.serializers import OrderSerializer
 
 
-class OrderSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = Order
-        fields = ["id", "dish", "address"]
+class OrderView(APIView):
+    """Places an order and answers when it will be delivered."""
 
-
-class FoodDelivery(APIView):
-    def post(self, request: Request) -> Response:
+    def post(self, request):
         serializer = OrderSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        order = serializer.save()
-        kitchen = requests.post(settings.KITCHEN_SERVICE, data=order.as_dict(), timeout=settings.KITCHEN_TIMEOUT)
-        if kitchen.status_code != 201:
-            return Response({"kitchen": kitchen.status_code}, status=status.HTTP_502_BAD_GATEWAY)
-        mins = kitchen.json()["mins"]
-        get_ws_connection(request).send(f"Order #{order.id} will be delivered in {mins} minutes.")
-        return Response(serializer.data | {"mins": mins}, status=status.HTTP_201_CREATED)
-
-    def get(self, request: Request) -> Response:
-        return Response(OrderSerializer(Order.objects.order_by("-id")[:20], many=True).data)
+        order = serializer.save(customer=request.session.session_key or "")
+        resp = requests.post(settings.KITCHEN_SERVICE, data=order.as_dict())
+        match resp.status_code, resp.json():
+            case 201, {"mins": mins} as when:
+                ws = get_ws_connection(request)
+                ws.send(f"Order #{order.id} will be delivered in {mins} minutes.")
+                return Response(when)
+            case _:
+                kitchen_error(resp)

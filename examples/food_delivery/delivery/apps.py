@@ -1,6 +1,9 @@
+"""The app of orders and their delivery."""
+
 from django.apps import AppConfig
 
 
 class DeliveryConfig(AppConfig):
+    """Orders of food, cooked by the kitchen service."""
+
     name = "delivery"
-    default_auto_field = "django.db.models.BigAutoField"

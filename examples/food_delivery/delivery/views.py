@@ -1,9 +1,10 @@
+"""The views: plain synchronous Django."""
+
 import requests
 from balrog.django import get_ws_connection
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import JsonResponse
 from django.shortcuts import render
-from django.views.decorators.csrf import ensure_csrf_cookie
 
 from delivery.kitchen import kitchen_error, prepare_order
 from delivery.models import Order
@@ -22,12 +23,14 @@ def food_delivery(request):
             kitchen_error(resp)
 
 
-def orders(request: HttpRequest, ws) -> None:
-    """The customer's WebSocket: messages come from other views; it only has to stay open."""
+def orders(request, ws):
+    """The customer's WebSocket: open for as long as the page is. `food_delivery` sends on it."""
     for _ in ws:
         pass
 
 
-@ensure_csrf_cookie
-def page(request: HttpRequest) -> HttpResponse:
+def page(request):
+    """The order form. Gives the customer a session, by which the WebSocket is found."""
+    if request.session.session_key is None:
+        request.session.create()
     return render(request, "delivery/page.html")
