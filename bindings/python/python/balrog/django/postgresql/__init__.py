@@ -1,0 +1,1 @@
+"""``ENGINE = "balrog.django.postgresql"``."""
