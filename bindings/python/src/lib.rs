@@ -7,6 +7,7 @@ mod hub;
 mod interrupt;
 mod remote;
 mod scope;
+mod server;
 mod task;
 mod wait;
 mod waiter;
@@ -24,6 +25,7 @@ fn _balrog(m: &Bound<'_, PyModule>) -> PyResult<()> {
     backend::register(m)?;
     task::register(m)?;
     scope::register(m)?;
+    server::register(m)?;
     waiter::register(m)
 }
 
