@@ -26,6 +26,7 @@ test-rust: ## Run the Rust tests
 .PHONY: test-python
 test-python: ## Run the Python tests, Chromium's included
 	$(setup) runtime test
+	@$(PYTHON) scripts/chromium.py --install
 	$(PYTHON) -m pytest tests/python $(ARGS)
 
 .PHONY: test-django
