@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """`make bench-plaintext`: a WSGI hello beside other servers, one worker each.
 
-Throughput with 64 keep-alive connections, and memory of 1,000 idle ones. The server has core 0, the generator (wrk) core 1;
-rounds are interleaved, so that a noisy moment hits everyone; medians are printed, with the ratio to granian and to the best.
+Throughput with 64 keep-alive connections, and memory of 1,000 idle ones. The server has core 0, the generator (wrk)
+core 1; rounds are interleaved, so that a noisy moment hits everyone; medians are printed, with the ratio to granian and
+to the best.
 """
 
 from __future__ import annotations
