@@ -1,0 +1,175 @@
+"""The command: its errors, its signals, its sockets."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from support.serving import serving
+from support.wire import Wire
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+HERE = Path(__file__).parent
+SLEEP = b"GET /sleep?0.7 HTTP/1.1\r\nHost: a.example\r\n\r\n"
+
+
+def serve(*arguments: str, directory: Path = HERE) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "balrog", "serve", *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_version():
+    done = subprocess.run([sys.executable, "-m", "balrog", "--version"], capture_output=True, text=True, timeout=20)
+    assert re.fullmatch(r"balrog \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no_such_module"], "there is no module 'no_such_module'"),
+        (["no_such.module:app"], "there is no module 'no_such'"),
+        (["application:nothing"], "has no 'nothing'"),
+        (["json"], "has no 'application' or 'app'"),
+        (["application:seen"], "is not callable"),
+        (["application", "--bind", "nonsense"], "it has to be HOST:PORT or unix:PATH"),
+        (["application", "--bind", "127.0.0.1:99999"], "it has to be HOST:PORT or unix:PATH"),
+        (["application", "--bind", "unix:/no/such/directory/socket"], "No such file or directory"),
+        (["application", "--bind", "host.invalid:8000"], "cannot listen on host.invalid:8000"),
+    ],
+)
+def test_what_cannot_start_is_one_line_and_status_2(arguments, message):
+    done = serve(*arguments)
+    assert done.returncode == 2, done
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_module_that_fails_is_one_line(tmp_path):
+    (tmp_path / "broken.py").write_text("import json\n\nraise ValueError('not\\ntoday')\n")
+    (tmp_path / "lacking.py").write_text("import no_such_dependency\n")
+    done = serve("broken", directory=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "cannot import 'broken': ValueError: not today" in done.stderr
+    assert "line 3" in done.stderr
+    done = serve("lacking", directory=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no_such_dependency" in done.stderr
+
+
+def test_a_port_that_is_taken(own_server):
+    done = serve("application", "--bind", f"127.0.0.1:{own_server.port}")
+    assert done.returncode == 2
+    assert "Address already in use" in done.stderr
+
+
+def test_a_unix_socket(tmp_path):
+    path = tmp_path / "socket"
+    with serving(HERE, "application", bind=f"unix:{path}") as server:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"GET /environ HTTP/1.0\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert b" 200 OK" in answer
+        done = serve("application", "--bind", f"unix:{path}")
+        assert (done.returncode, "Address already in use" in done.stderr) == (2, True)
+        server.process.kill()
+        server.process.wait()
+        assert path.exists()
+        # What a killed server left behind is in nobody's way.
+        with serving(HERE, "application", bind=f"unix:{path}") as second:
+            assert second.stop() == 0
+        assert not path.exists()
+
+
+def test_the_default_attribute_and_the_access_log(tmp_path):
+    (tmp_path / "little.py").write_text(
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'little']\n"
+    )
+    command = [sys.executable, "-m", "balrog", "serve", "little", "--bind", "127.0.0.1:0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
+        url = re.search(r"http://\S+", process.stderr.readline())[0]
+        assert requests.get(f"{url}/a?b", timeout=5).text == "little"
+        assert re.fullmatch(
+            r'127\.0\.0\.1 - - \[\S+ \+0000\] "GET /a\?b HTTP/1\.1" 200 6 \d+\.\d{4}\n', process.stdout.readline()
+        )
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_running_requests_finish(own_server, number):
+    with Wire(own_server.host, own_server.port) as running, Wire(own_server.host, own_server.port) as idle:
+        running.send(SLEEP)
+        time.sleep(0.3)
+        stopper = threading.Thread(target=own_server.stop, args=(number,))
+        begun = time.monotonic()
+        stopper.start()
+        assert idle.wait_end(0.5)
+        response = running.response()
+        assert response.status == 200
+        assert response.get("connection") == "close"
+        assert response.complete
+        running.socket.close()
+        stopper.join()
+    assert time.monotonic() - begun < 3
+    assert own_server.process.returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        Wire(own_server.host, own_server.port)
+
+
+def test_a_second_signal_quits(own_server):
+    with Wire(own_server.host, own_server.port) as running:
+        running.send(SLEEP.replace(b"0.7", b"30"))
+        time.sleep(0.2)
+        own_server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        own_server.process.send_signal(signal.SIGTERM)
+        assert own_server.process.wait(5) == 128 + signal.SIGTERM
+
+
+def test_a_request_that_does_not_end_is_cancelled():
+    with serving(HERE, "application", "--graceful-timeout", "0.3") as server:
+        with Wire(server.host, server.port) as running:
+            running.send(SLEEP.replace(b"0.7", b"60"))
+            time.sleep(0.2)
+            begun = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - begun < 8
+        assert "time is over for 1 requests" in server.errors
+
+
+def test_websockets_are_told_to_come_back(own_server):
+    with connect(f"ws://{own_server.host}:{own_server.port}/ws_name?a") as ws:
+        assert ws.recv(timeout=5) == "ready"
+        own_server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.recv(timeout=5)
+        assert closed.value.rcvd.code == 1012
+    assert own_server.process.wait(10) == 0
+
+
+def test_descriptors_come_back(own_server):
+    directory = Path(f"/proc/{own_server.process.pid}/fd")
+    requests.get(f"{own_server.url}/body", timeout=5)
+    time.sleep(0.1)
+    before = len(list(directory.iterdir()))
+    wires = [Wire(own_server.host, own_server.port) for _ in range(200)]
+    for number, wire in enumerate(wires):
+        wire.send([b"", b"GET / HT", SLEEP, b"nonsense\r\n\r\n"][number % 4])
+    time.sleep(0.2)
+    for number, wire in enumerate(wires):
+        wire.reset() if number % 3 else wire.socket.close()
+    until = time.monotonic() + 10
+    while (now := len(list(directory.iterdir()))) > before:
+        assert time.monotonic() < until, (before, now)
+        time.sleep(0.1)
+    assert requests.get(f"{own_server.url}/body", timeout=5).json() == [0, None]

@@ -1,0 +1,137 @@
+"""WebSockets under ``balrog serve``, against an independent client."""
+
+import contextlib
+import json
+import time
+
+import pytest
+import requests
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+
+def open_socket(server, path, **options):
+    return connect(f"ws://{server.host}:{server.port}/{path}", compression=None, **options)
+
+
+def get(server, path):
+    return requests.get(f"{server.url}/{path}", timeout=10).json()
+
+
+def wait_seen(server, wanted):
+    seen, until = [], time.monotonic() + 5
+    while wanted not in seen:
+        assert time.monotonic() < until, seen
+        seen += get(server, "seen")
+        time.sleep(0.02)
+
+
+def test_echo(server):
+    with open_socket(server, "ws_echo") as ws:
+        assert ws.response.headers["Set-Cookie"] == "opened=1"
+        for message in ["", "text", "ü€😀", b"", b"\x00\xff", "x" * 70_000, b"y" * 1_000_000]:
+            ws.send(message)
+            assert ws.recv(timeout=5) == message
+        ws.send(iter(["frag", "men", "ted"]))
+        assert ws.recv(timeout=5) == "fragmented"
+        assert ws.ping().wait(5)
+
+
+def test_a_close_with_a_code_of_its_own_is_an_error_that_is_nobodys_fault(server):
+    with open_socket(server, "ws_name?own") as ws:
+        ws.recv(timeout=5)
+        ws.close(4000, "enough")
+    wait_seen(server, ["lost", 4000])
+
+
+def test_a_normal_close_ends_the_iteration(server):
+    with open_socket(server, "ws_echo") as ws:
+        ws.close(1000, "bye")
+    wait_seen(server, ["closed", 1000, "bye"])
+
+
+def test_subprotocol(server):
+    with open_socket(server, "ws_protocol", subprotocols=["a", "b"]) as ws:
+        assert ws.subprotocol == "b"
+        assert ws.recv(timeout=5) == "b"
+    with open_socket(server, "ws_protocol") as ws:
+        assert ws.recv(timeout=5) == "None"
+
+
+def test_refused(server):
+    with pytest.raises(InvalidStatus) as refused:
+        open_socket(server, "ws_refuse")
+    assert refused.value.response.status_code == 403
+
+
+def test_a_handler_that_returns_closes_and_one_that_fails_says_so(server):
+    with open_socket(server, "ws_protocol") as ws:
+        ws.recv(timeout=5)
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.recv(timeout=5)
+        assert closed.value.rcvd.code == 1000
+    with open_socket(server, "ws_boom") as ws:
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.recv(timeout=5)
+        assert closed.value.rcvd.code == 1011
+    assert "RuntimeError: on purpose" in server.errors
+
+
+@pytest.mark.parametrize("how", ["ws_to", "ws_to_from_thread"])
+def test_sending_from_another_task_and_thread(server, how):
+    with open_socket(server, f"ws_name?{how}") as ws:
+        assert ws.recv(timeout=5) == "ready"
+        for number in range(20):
+            assert get(server, f"{how}?{how}={number}") == "sent"
+            assert ws.recv(timeout=5) == str(number)
+    wait_seen(server, ["left", 1000])
+
+
+def test_a_client_that_vanishes(server):
+    with open_socket(server, "ws_name?gone") as ws:
+        ws.recv(timeout=5)
+        ws.socket.shutdown(2)
+        wait_seen(server, ["lost", 1006])
+
+
+def test_a_client_that_does_not_read_is_given_up(server):
+    with open_socket(server, "ws_name?slow", max_queue=1) as ws:
+        ws.recv(timeout=5)
+        word, sent = get(server, "ws_flood?slow")
+        # What the kernel's buffers take, and 1 MiB of ours.
+        assert word == "full"
+        assert 10 <= sent < 300
+        with pytest.raises(ConnectionClosed) as closed:
+            for _ in range(1000):
+                ws.recv(timeout=5)
+        assert closed.value.rcvd.code == 1013
+
+
+def test_a_handler_that_does_not_receive_slows_the_client_down_and_loses_nothing(server):
+    with open_socket(server, "ws_late") as ws:
+        ws.send("begin")
+        size = 0
+        for number in range(500):
+            message = f"{number} " + "x" * 20_000
+            size += len(message)
+            ws.send(message)
+        ws.send("end")
+        assert json.loads(ws.recv(timeout=10)) == [500, size]
+
+
+def test_receive_with_a_timeout(server):
+    with open_socket(server, "ws_timeout") as ws:
+        assert ws.recv(timeout=5) == "timeout"
+        ws.send("still there")
+        assert ws.recv(timeout=5) == "still there"
+
+
+def test_many_at_once(server):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(open_socket(server, f"ws_name?many{number}")) for number in range(100)]
+        for ws in sockets:
+            assert ws.recv(timeout=5) == "ready"
+        for number in range(100):
+            get(server, f"ws_to?many{number}=for-{number}")
+        for number, ws in enumerate(sockets):
+            assert ws.recv(timeout=5) == f"for-{number}"
