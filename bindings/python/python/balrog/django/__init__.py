@@ -3,6 +3,8 @@
 The database engine is ``balrog.django.postgresql``.
 """
 
-from balrog.django.websocket import NotConnected, get_ws_connection, websocket
+from balrog.django.connections import hold, lend_connections
+from balrog.django.websocket import websocket
+from balrog.django.ws import NotConnected, get_ws_connection
 
-__all__ = ["NotConnected", "get_ws_connection", "websocket"]
+__all__ = ["NotConnected", "get_ws_connection", "hold", "lend_connections", "websocket"]

@@ -13,8 +13,8 @@ from psycopg import __all__ as _names
 from psycopg import adapt, adapters, errors, pq, sql, types
 
 from balrog.psycopg.connection import Connection
-from balrog.psycopg.pool import Pool, PoolTimeout
+from balrog.psycopg.pool import Pool, PoolStats, PoolTimeout
 
 connect = Connection.connect
 
-__all__ = [*_names, "Pool", "PoolTimeout", "adapt", "adapters", "errors", "pq", "sql", "types"]
+__all__ = [*_names, "Pool", "PoolStats", "PoolTimeout", "adapt", "adapters", "errors", "pq", "sql", "types"]

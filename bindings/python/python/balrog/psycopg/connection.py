@@ -14,13 +14,16 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import Row
 
 from balrog import to_thread
-from balrog._balrog import Cancelled, current_task, shield, wait_fd
+from balrog._balrog import current_task, shield, wait_fd
 from balrog.sync import Lock
 
 T = TypeVar("T")
 
-#: How long a cancelled query has to end on the server before the connection is given up.
+#: Seconds that a cancelled query has to end on the server before the connection is given up.
 CANCEL_GRACE = 5.0
+
+# psycopg 3.2 has no such error, and nobody there who passes a timeout.
+WaitTimeout: type[psycopg.Error] = getattr(errors, "_WaitTimeout", errors.ConnectionTimeout)
 
 
 def _drive(gen: Any, fileno: int) -> Any:
@@ -33,15 +36,19 @@ def _drive(gen: Any, fileno: int) -> Any:
         return done.value
 
 
-def _drive_until(gen: Any, fileno: int, deadline: float) -> Any:
+def _drive_until(gen: Any, fileno: int, deadline: float | None, interval: float | None = None) -> Any:
+    """The same with a deadline; every ``interval`` seconds the generator is told "nothing yet"."""
     try:
         events = next(gen)
         while True:
-            left = deadline - monotonic()
-            ready = wait_fd(fileno, events, max(left, 0))
-            if not ready:
-                raise errors._WaitTimeout("wait timeout expired")
-            events = gen.send(ready)
+            left = interval
+            if deadline is not None:
+                left = max(deadline - monotonic(), 0)
+                left = left if interval is None else min(left, interval)
+            events = gen.send(wait_fd(fileno, events, left))
+            # After the generator had its turn: what has arrived already counts.
+            if deadline is not None and monotonic() >= deadline:
+                raise WaitTimeout("wait timeout expired")
     except StopIteration as done:
         return done.value
 
@@ -55,12 +62,18 @@ def wait_conn(gen: Any, interval: float = 0.0, timeout: float | None = None) -> 
     try:
         fileno, events = next(gen)
         while True:
-            ready = wait_fd(fileno, events, None if deadline is None else max(deadline - monotonic(), 0))
-            if not ready:
-                raise errors._WaitTimeout("wait timeout expired")
-            fileno, events = gen.send(ready)
+            # psycopg 3.2 looks at its own deadline whenever it is resumed.
+            left = interval or None
+            if deadline is not None:
+                left = max(deadline - monotonic(), 0)
+            fileno, events = gen.send(wait_fd(fileno, events, left))
+            if deadline is not None and monotonic() >= deadline:
+                raise WaitTimeout("wait timeout expired")
     except StopIteration as done:
         return done.value
+    finally:
+        # Interrupted: libpq's half-made connection goes now, not with the traceback.
+        gen.close()
 
 
 def _with(function: Callable[..., T], **names: Any) -> Callable[..., T]:
@@ -85,9 +98,16 @@ _connect = _with(
     psycopg.Connection.connect.__func__,  # type: ignore[attr-defined]
     waiting=_waiting,
     # Looks names up with the blocking resolver, and passes on what it found as hostaddr.
-    conninfo_attempts=lambda params: to_thread(_original.conninfo_attempts, params),
+    conninfo_attempts=lambda params: _resolve(params),
 )
 _cancel_safe = _with(psycopg.Connection.cancel_safe, waiting=_waiting)
+
+
+def _resolve(params: Any) -> Any:
+    host = params.get("host", "")
+    if isinstance(host, str) and host.startswith("/") and "," not in host:
+        return _original.conninfo_attempts(params)
+    return to_thread(_original.conninfo_attempts, params)
 
 
 class Connection(psycopg.Connection[Row]):
@@ -96,6 +116,10 @@ class Connection(psycopg.Connection[Row]):
     When a wait is cancelled or times out, the query is cancelled on the server and its rest
     read, for 5 s at most; then the connection is usable as before, or else closed.
     """
+
+    #: Set by the pool: the moment to replace it, and whose it is.
+    _expires = 0.0
+    _owner: Any = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -109,24 +133,39 @@ class Connection(psycopg.Connection[Row]):
             return super().connect(conninfo, **kwargs)
         return _connect(cls, conninfo, **kwargs)
 
+    def cancel(self) -> None:
+        # libpq's old cancel opens a second connection and blocks until it is answered.
+        if current_task() is None:
+            return super().cancel()
+        to_thread(super().cancel)
+
     def cancel_safe(self, *, timeout: float = 30.0) -> None:
         if current_task() is None:
             return super().cancel_safe(timeout=timeout)
         return _cancel_safe(self, timeout=timeout)
 
-    def wait(self, gen: Any, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    def wait(self, gen: Any, interval: float | None = None, timeout: float | None = None) -> Any:
+        """Run a generator of psycopg's on this connection, and let other tasks run meanwhile.
+
+        ``interval`` only serves Ctrl-C where it is not given, and is not needed in a task.
+        """
         if current_task() is None:
-            if timeout is not None:
-                kwargs["timeout"] = timeout
-            return super().wait(gen, *args, **kwargs)
+            given = {"interval": interval, "timeout": timeout}
+            return super().wait(gen, **{name: value for name, value in given.items() if value is not None})
         pgconn = self.pgconn
         try:
-            if timeout is None:
+            if timeout is None and interval is None:
                 return _drive(gen, pgconn.socket)
-            return _drive_until(gen, pgconn.socket, monotonic() + timeout)
-        except (Cancelled, TimeoutError, KeyboardInterrupt):
-            if pgconn.transaction_status == TransactionStatus.ACTIVE:
+            deadline = None if timeout is None else monotonic() + timeout
+            return _drive_until(gen, pgconn.socket, deadline, interval)
+        except psycopg.Error:
+            raise
+        except BaseException as error:
+            # Cancelled, timed out or interrupted by the keyboard, at the wait.
+            if pgconn.status == psycopg.pq.ConnStatus.OK and pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self._stop(gen)
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise psycopg.OperationalError("connection socket closed") from error
             raise
 
     def _stop(self, gen: Any) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from psycopg import Error, OperationalError
 from psycopg.pq import TransactionStatus
@@ -16,25 +18,44 @@ from psycopg.pq import TransactionStatus
 from balrog._balrog import Waiter, shield
 from balrog.psycopg.connection import Connection
 
+#: How often those who wait look for a connection that its holder can spare, in seconds. Only a safety
+#: net: holders offer theirs after each statement when somebody waits.
+LOOK_AGAIN = 0.5
+
 
 class PoolTimeout(OperationalError):
     """No connection became free in time."""
+
+
+class PoolStats(NamedTuple):
+    """Figures of a pool at one moment."""
+
+    size: int  #: connections that are open or being opened
+    idle: int  #: of these, unused
+    waiting: int  #: tasks and threads that wait for one
+    max_size: int
+    opened: int  #: since the pool was made
+    dropped: int  #: broken, too old or too long unused
+    timeouts: int  #: how often nobody gave one back in time
 
 
 class Pool:
     """Connections to one database, never more than ``max_size`` at once.
 
     They are opened when needed and handed to those who wait in the order of asking. One that
-    comes back is rolled back; a broken one is dropped and makes room.
+    comes back is rolled back and set to its first autocommit; a broken one is dropped and makes
+    room. Session state (``SET``, ``LISTEN``, temporary tables) is left to ``reset``: asking the
+    server to discard it costs a round trip each time, and few need it.
 
     Parameters
     ----------
-    connect: makes a new connection.
+    connect: a connection string, or a function that makes a new connection.
     max_size: most connections, those being opened included.
     timeout: seconds that ``getconn`` waits; then ``PoolTimeout``.
     max_idle: seconds after which an unused connection is closed instead of used.
     max_lifetime: seconds, give or take a tenth, after which a connection is replaced.
     check_idle: a connection unused for so many seconds is asked whether it still works.
+    reset: called with each connection that comes back; what it raises drops the connection.
     """
 
     def __init__(
@@ -46,6 +67,7 @@ class Pool:
         max_idle: float = 600.0,
         max_lifetime: float = 3600.0,
         check_idle: float = 30.0,
+        reset: Callable[[Any], None] | None = None,
     ) -> None:
         if max_size < 1:
             raise ValueError("max_size must be at least 1")
@@ -55,15 +77,15 @@ class Pool:
         self.max_idle = max_idle
         self.max_lifetime = max_lifetime
         self.check_idle = check_idle
-        self._lock = threading.Lock()  # never held over a wait
-        self._reset()
+        self.reset = reset
+        self._start()
 
-    def _reset(self) -> None:
+    def _start(self) -> None:
+        self._lock = threading.Lock()  # never held over a wait
         self._pid = os.getpid()
         self._idle: deque[tuple[Any, float]] = deque()
         self._waiting: deque[_Place] = deque()
-        self._size = 0
-        self._expires: dict[int, float] = {}
+        self._size = self._opened = self._dropped = self._timeouts = 0
         self.closed = False
 
     @property
@@ -81,47 +103,84 @@ class Pool:
         """How many wait for a connection."""
         return len(self._waiting)
 
+    def stats(self) -> PoolStats:
+        """Figures for tests and metrics."""
+        with self._lock:
+            return PoolStats(
+                self._size,
+                len(self._idle),
+                len(self._waiting),
+                self.max_size,
+                self._opened,
+                self._dropped,
+                self._timeouts,
+            )
+
+    @contextmanager
+    def connection(self, timeout: float | None = None) -> Iterator[Any]:
+        """A connection for a block, which is one transaction: committed, or rolled back by an exception."""
+        connection = self.getconn(timeout)
+        try:
+            yield connection
+            connection.commit()
+        finally:
+            # Rolls back what is left open.
+            self.putconn(connection)
+
     def getconn(self, timeout: float | None = None, spare: Callable[[], Any] | None = None) -> Any:
         """A connection for the caller alone, until ``putconn``.
 
-        ``spare()`` may give one that its holder does not need now; it is asked before waiting.
-        Raises ``PoolTimeout`` after ``timeout`` seconds (the pool's own unless given), or what
-        opening a connection raises.
+        ``spare()`` may give one that its holder does not need now; it must not wait. Raises
+        ``PoolTimeout`` after ``timeout`` seconds (the pool's own unless given), or what opening
+        a connection raises.
         """
         if self._pid != os.getpid():
             # The sockets belong to the parent: neither use nor close them here.
-            self._lock = threading.Lock()
-            self._reset()
+            self._start()
         limit = self.timeout if timeout is None else timeout
         until = time.monotonic() + limit
         while True:
-            place = None
+            place = found = None
             with self._lock:
                 if self.closed:
                     raise OperationalError("the pool is closed")
-                found = self._idle.pop() if self._idle else None
-                if found is None:
-                    if self._size < self.max_size:
-                        self._size += 1
-                        break
-                    spared = spare() if spare is not None else None
-                    if spared is not None:
-                        return spared
+                if self._idle:
+                    found = self._idle.pop()
+                elif self._size < self.max_size:
+                    self._size += 1
+                else:
                     place = _Place()
                     self._waiting.append(place)
             if place is not None:
-                found = self._wait(place, until, limit)
-                if found is None:  # somebody made room: a new one may be opened
-                    break
-            connection, since = found  # type: ignore[misc]
+                found = self._wait(place, until, limit, spare)
+            if found is None:  # there is room for a new one
+                return self._open()
+            connection, since = found
             if self._usable(connection, since):
                 return connection
             self._drop(connection)
-        return self._open()
+            self._make_room()
 
-    def _wait(self, place: _Place, until: float, limit: float) -> tuple[Any, float] | None:
+    def _wait(
+        self, place: _Place, until: float, limit: float, spare: Callable[[], Any] | None
+    ) -> tuple[Any, float] | None:
         try:
-            served = place.waiter.wait(max(until - time.monotonic(), 0))
+            while not place.waiter.woken:
+                left = until - time.monotonic()
+                if spare is not None and (spared := self._spared(place, spare)) is not None:
+                    return spared, time.monotonic()
+                if place.waiter.wait(max(min(left, LOOK_AGAIN) if spare else left, 0)):
+                    break
+                if left <= 0 and self._leave(place):
+                    with self._lock:
+                        self._timeouts += 1
+                    raise PoolTimeout(
+                        f"no connection became free within {limit:g} s: all {self.max_size} are in use and "
+                        f"{self.waiting} others wait; raise the pool's max_size, or hold connections for less "
+                        "time (a task that waits for others inside a transaction holds one)"
+                    )
+        except PoolTimeout:
+            raise
         except BaseException:
             if not self._leave(place):
                 # Served and cancelled at once: it goes to the next one.
@@ -130,12 +189,17 @@ class Pool:
                 else:
                     self._give(place.connection)
             raise
-        if not served and self._leave(place):
-            raise PoolTimeout(
-                f"no connection became free within {limit:g} s: all {self.max_size} are in use and "
-                f"{self.waiting} others wait; raise the pool's max_size, or hold connections for less time"
-            )
         return None if place.connection is None else (place.connection, time.monotonic())
+
+    def _spared(self, place: _Place, spare: Callable[[], Any]) -> Any:
+        """For the first in the queue: a connection that its holder does not need."""
+        with self._lock:
+            if not self._waiting or self._waiting[0] is not place:
+                return None
+            spared = spare()
+            if spared is not None:
+                self._waiting.popleft()
+            return spared
 
     def _leave(self, place: _Place) -> bool:
         with self._lock:
@@ -148,13 +212,22 @@ class Pool:
     def _usable(self, connection: Any, since: float) -> bool:
         now = time.monotonic()
         unused = now - since
-        if connection.closed or unused > self.max_idle or now > self._expires.get(id(connection), now):
+        if connection.closed or unused > self.max_idle or now > connection._expires:
             return False
-        if unused > self.check_idle:
+        # An idle session has nothing to say: what can be read is nearly always its end.
+        poll = select.poll()
+        poll.register(connection.pgconn.socket, select.POLLIN)
+        if unused > self.check_idle or poll.poll(0):
             try:
                 connection.execute("")
+                if not connection.autocommit:
+                    connection.rollback()
             except Error:
                 return False
+            except BaseException:
+                self._drop(connection)
+                self._make_room()
+                raise
         return True
 
     def _open(self) -> Any:
@@ -163,56 +236,71 @@ class Pool:
         except BaseException:
             self._make_room()
             raise
-        spread = self.max_lifetime * random.uniform(0.9, 1.1)
-        self._expires[id(connection)] = time.monotonic() + spread
+        connection._expires = time.monotonic() + self.max_lifetime * random.uniform(0.9, 1.1)
+        connection._owner = (self, self._pid, connection.autocommit)
+        connection._pool = None  # psycopg's sign that one may be dropped without close()
+        self._opened += 1
         return connection
 
     def putconn(self, connection: Any) -> None:
         """Give a connection back. A transaction that is open is rolled back."""
-        if self._pid != os.getpid():
+        pool, pid, autocommit = connection._owner
+        if pid != os.getpid():
             return
-        if self._clean(connection) and not self.closed:
+        if pool is not self:
+            raise ValueError("this connection is another pool's")
+        if self._clean(connection, autocommit) and not self.closed:
             self._give(connection)
         else:
             self._drop(connection)
-            self._make_room(taken=False)
+            self._make_room()
 
-    def _clean(self, connection: Any) -> bool:
-        status = connection.pgconn.transaction_status
-        if status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
-            try:
-                with shield():
+    def _clean(self, connection: Any, autocommit: bool) -> bool:
+        pgconn = connection.pgconn
+        try:
+            with shield():
+                if pgconn.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR):
                     connection.rollback()
-            except Exception:
-                return False
-            status = connection.pgconn.transaction_status
-        return status == TransactionStatus.IDLE and time.monotonic() <= self._expires.get(id(connection), 0)
+                if pgconn.transaction_status != TransactionStatus.IDLE or time.monotonic() > connection._expires:
+                    return False
+                if connection.autocommit != autocommit:
+                    connection.autocommit = autocommit
+                if self.reset is not None:
+                    self.reset(connection)
+        except Exception:
+            return False
+        return pgconn.transaction_status == TransactionStatus.IDLE
 
     def _give(self, connection: Any) -> None:
+        now = time.monotonic()
+        old = None
         with self._lock:
             if self._waiting:
                 place = self._waiting.popleft()
                 place.connection = connection
             else:
-                self._idle.append((connection, time.monotonic()))
-                return
-        place.waiter.wake()
+                place = None
+                self._idle.append((connection, now))
+                # The least used one is the first.
+                if now - self._idle[0][1] > self.max_idle:
+                    old = self._idle.popleft()[0]
+        if place is not None:
+            place.waiter.wake()
+        if old is not None:
+            self._drop(old)
+            self._make_room()
 
-    def _make_room(self, taken: bool = True) -> None:
-        """A connection is gone: the first who waits may open one."""
+    def _make_room(self) -> None:
+        """A connection is gone: the first who waits may open one in its place."""
         with self._lock:
-            if taken:
+            if not self._waiting:
                 self._size -= 1
-            if not self._waiting or self._size >= self.max_size:
                 return
-            self._size += 1
             place = self._waiting.popleft()
         place.waiter.wake()
 
     def _drop(self, connection: Any) -> None:
-        self._expires.pop(id(connection), None)
-        with self._lock:
-            self._size -= 1
+        self._dropped += 1
         connection.close()
 
     def close(self) -> None:
@@ -222,13 +310,14 @@ class Pool:
             idle, self._idle = self._idle, deque()
         for connection, _ in idle:
             self._drop(connection)
+            self._make_room()
 
     def __repr__(self) -> str:
         return f"<Pool size={self.size}/{self.max_size} idle={self.idle} waiting={self.waiting}>"
 
 
 class _Place:
-    """A place in the queue."""
+    """A place in the queue. Woken without a connection, its owner may open one."""
 
     __slots__ = ("connection", "waiter")
 

@@ -1,16 +1,16 @@
 """Django's PostgreSQL engine on balrog's psycopg, with a pool for tasks.
 
 In a task a connection is taken from the pool at the first query and stays until somebody else
-needs it: while no transaction is open, the pool may hand it on between two queries. So a
+needs it: while no transaction is open, the pool may hand it on between two statements. So a
 thousand views that wait for something else need no thousand connections. At the task's end it
 goes back, rolled back. Outside of tasks everything is as in the stock engine.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
+import weakref
 from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
@@ -19,13 +19,13 @@ import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends import utils
 from django.db.backends.postgresql import base
+from django.db.backends.signals import connection_created
 from psycopg.pq import TransactionStatus
 
 import balrog.psycopg
-from balrog._balrog import at_task_end, current_task, shield
+from balrog._balrog import current_task, shield
 from balrog.django.connections import install
-
-logger = logging.getLogger("balrog.django")
+from balrog.django.postgresql.options import pool_options
 
 install()
 
@@ -35,20 +35,18 @@ Database.__name__ = "psycopg"
 Database.__version__ = psycopg.__version__
 Database.connect = balrog.psycopg.Connection.connect
 
-POOL_OPTIONS = {"max_size", "timeout", "max_idle", "max_lifetime", "check_idle"}
-#: Options of psycopg_pool that mean the same or nothing here.
-IGNORED_POOL_OPTIONS = {"min_size", "open", "name", "num_workers", "reconnect_timeout", "max_waiting"}
-
-#: Statements whose effect lasts longer than themselves without a transaction around them.
-SESSION = re.compile(
-    r"\s*(?:set\s+(?!local\b)|reset\b|listen\b|prepare\b|declare\b|create\s+(?:local\s+|global\s+)?temp|load\b"
-    r"|select\s+(?:pg_(?:try_)?advisory_lock|set_config|setseed)|begin\b|start\s+transaction)",
-    re.IGNORECASE,
+#: Statements whose effect outlasts them in the session: all that do not begin with one of these words, ...
+STATELESS = re.compile(
+    r"[\s(]*(?:select|insert|update|delete|with|values|savepoint|release|rollback|explain|merge|table|show)\b", re.I
 )
+#: ... and those in which one of these occurs.
+SESSION = re.compile(r"advisory_lock|set_config|setseed|currval|lastval|pg_temp|\btemp(?:orary)?\b", re.I)
 
 _pools: dict[str, balrog.psycopg.Pool] = {}
 #: Per thread: wrappers that hold a pooled connection, in the order of taking.
 _holders = threading.local()
+#: Which texts of statements leave something in the session: the ORM's repeat themselves.
+_verdicts: dict[str, bool] = {}
 
 
 def holders() -> OrderedDict[int, DatabaseWrapper]:
@@ -59,176 +57,258 @@ def holders() -> OrderedDict[int, DatabaseWrapper]:
         return _holders.wrappers
 
 
+def outlasts(sql: Any) -> bool:
+    """Whether the statement may leave something in the session; in doubt it does."""
+    if not isinstance(sql, str):
+        return True
+    verdict = _verdicts.get(sql)
+    if verdict is None:
+        if len(_verdicts) >= 4096:
+            _verdicts.clear()
+        verdict = _verdicts[sql] = not STATELESS.match(sql) or bool(SESSION.search(sql))
+    return verdict
+
+
 class CursorWrapper(utils.CursorWrapper):
     """Notices that its connection was handed on between two statements."""
 
     def _ready(self, sql: Any) -> None:
         db = self.db
-        if self.cursor.connection is not db.connection and db._pooled_before:
+        if db._leased_before and self.cursor.connection is not db.connection and not self.cursor.closed:
             db.ensure_connection()
             self.cursor = db.create_cursor()
-        if db._pooled and not db._pinned and isinstance(sql, str) and SESSION.match(sql):
+        if db._leased and not db._pinned and outlasts(sql):
             db._pinned = True
 
-    def execute(self, sql: Any, params: Any = None) -> Any:
+    # Inside of any execute_wrapper(): those may wait.
+    def _execute(self, sql: Any, params: Any, *ignored: Any) -> Any:
         self._ready(sql)
         try:
-            return super().execute(sql, params)
+            return super()._execute(sql, params, *ignored)
         finally:
             self.db.offer()
 
-    def executemany(self, sql: Any, param_list: Any) -> Any:
+    def _executemany(self, sql: Any, param_list: Any, *ignored: Any) -> Any:
         self._ready(sql)
         try:
-            return super().executemany(sql, param_list)
+            return super()._executemany(sql, param_list, *ignored)
         finally:
             self.db.offer()
 
+    def callproc(self, procname: Any, params: Any = None, kparams: Any = None) -> Any:
+        self._ready(None)
+        return super().callproc(procname, params, kparams)
 
-class CursorDebugWrapper(utils.CursorDebugWrapper, CursorWrapper):
-    def execute(self, sql: Any, params: Any = None) -> Any:
-        self._ready(sql)
-        try:
-            return super().execute(sql, params)
-        finally:
-            self.db.offer()
+    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        self._ready(None)
+        return self.cursor.copy(statement, *args, **kwargs)
+
+    def stream(self, sql: Any, *args: Any, **kwargs: Any) -> Any:
+        self._ready(None)
+        return self.cursor.stream(sql, *args, **kwargs)
+
+
+class CursorDebugWrapper(base.CursorDebugWrapper, CursorWrapper):
+    """The same, and logs."""
+
+    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+        self._ready(None)
+        return super().copy(statement, *args, **kwargs)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    """``django.db.backends.postgresql`` for tasks; see the module."""
+
     Database = Database
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Whether `self.connection` comes from the pool, and whether one ever did.
-        self._pooled = False
-        self._pooled_before = False
+        #: Whether `self.connection` comes from the task's pool, and whether one ever did.
+        self._leased = self._leased_before = False
         #: Something of this task lives in the session: nobody else may have the connection.
         self._pinned = False
+        #: How many `hold()` blocks are open.
+        self.held = 0
+        #: Server-side cursors: their rows are still on the server.
+        self._named: list[weakref.ref[Any]] = []
+        self._source: Any = None
 
-    @property
-    def pool(self) -> None:
-        """Django's own pool, which would block the whole thread, is never used."""
-        return None
-
-    def close_pool(self) -> None:
-        """Close the alias's pool; connections in use are closed when they come back."""
-        pool = _pools.pop(self.alias, None)
-        if pool is not None:
-            pool.close()
-
-    def _pool_options(self) -> dict[str, Any]:
-        options = self.settings_dict["OPTIONS"].get("pool") or {}
-        if options is True:
-            options = {}
-        unknown = set(options) - POOL_OPTIONS - IGNORED_POOL_OPTIONS
-        if unknown:
-            raise ImproperlyConfigured(
-                f"OPTIONS['pool'] of {self.alias!r} has {sorted(unknown)}; balrog's pool knows {sorted(POOL_OPTIONS)}"
-            )
-        return {name: value for name, value in options.items() if name in POOL_OPTIONS}
-
-    def _task_pool(self, params: dict[str, Any]) -> balrog.psycopg.Pool:
+    def _task_pool(self) -> balrog.psycopg.Pool:
+        params = {**self.get_connection_params(), "autocommit": True}
         pool = _pools.get(self.alias)
-        if pool is None or pool.closed:
-            params = {**params, "autocommit": True}
-            pool = balrog.psycopg.Pool(lambda: self._connect_for_pool(params), **self._pool_options())
-            _pools[self.alias] = pool
+        if pool is None or pool.closed or pool.params != params:  # type: ignore[attr-defined]
+            if pool is not None:  # the settings have changed, as at the start of tests
+                pool.close()
+            # A wrapper of its own: it must not keep a task's alive.
+            maker = type(self)(self.settings_dict, self.alias)
+            options = pool_options(self.settings_dict, self.alias)
+            pool = _pools[self.alias] = balrog.psycopg.Pool(lambda: maker._connect_for_pool(params), **options)
+            pool.params = params  # type: ignore[attr-defined]
         return pool
 
     def _connect_for_pool(self, params: dict[str, Any]) -> Any:
-        connection = Database.connect(**params)
-        if self._configure_connection(connection) and not connection.autocommit:
-            connection.commit()
+        connection = self.Database.connect(**params)
+        try:
+            if "isolation_level" in self.settings_dict["OPTIONS"]:
+                connection.isolation_level = self._isolation_level()
+            self._configure_connection(connection)
+        except BaseException:
+            connection.close()
+            raise
+        connection._announced = False
         return connection
 
-    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        if current_task() is None or self.alias == base.NO_DB_ALIAS:
-            self._pooled = False
-            return super().get_new_connection(conn_params)
+    def _isolation_level(self) -> psycopg.IsolationLevel:
         level = self.settings_dict["OPTIONS"].get("isolation_level", psycopg.IsolationLevel.READ_COMMITTED)
         try:
-            self.isolation_level = psycopg.IsolationLevel(level)
+            return psycopg.IsolationLevel(level)
         except ValueError:
             raise ImproperlyConfigured(
                 f"Invalid transaction isolation level {level} specified. Use one of the psycopg.IsolationLevel values."
             ) from None
-        pool = self._task_pool(conn_params)
-        connection = pool.getconn(spare=self._spare_of_others)
-        if "isolation_level" in self.settings_dict["OPTIONS"]:
-            connection.isolation_level = self.isolation_level
-        if not self._pooled_before:
-            at_task_end(self._end_of_task)
-        self._source = pool
-        self._pooled = self._pooled_before = True
-        holders()[id(self)] = self
-        return connection
 
-    def _spare_of_others(self) -> Any:
+    def get_connection_params(self) -> dict[str, Any]:
+        params = super().get_connection_params()
+        params.pop("balrog_pool", None)
+        return params
+
+    @property
+    def pool(self) -> Any:
+        # psycopg_pool waits in threads, which would stop every task of this one.
+        return None if current_task() is not None else super().pool
+
+    def close_pool(self) -> None:
+        """Close the alias's pools; connections in use are closed when they come back."""
+        pool = _pools.pop(self.alias, None)
+        if pool is not None:
+            pool.close()
+        if self.alias in self._connection_pools:
+            self._connection_pools.pop(self.alias).close()
+
+    def connect(self) -> None:
+        if current_task() is None or self.alias == base.NO_DB_ALIAS:
+            return super().connect()
+        self.check_settings()
+        pool = self._task_pool()
+        if not self._leased_before:
+            self._first_lease()
+        self._lease(pool, pool.getconn(spare=lambda: self._spare_of_others(pool)))
+
+    def _first_lease(self) -> None:
+        # What Django's connect() sets, once: nobody has used this wrapper yet.
+        self.isolation_level = self._isolation_level()
+        self.close_at = None
+        self.health_check_done = True
+        self._leased_before = True
+
+    def _lease(self, pool: Any, connection: Any) -> None:
+        self.in_atomic_block = self.needs_rollback = self.closed_in_transaction = self.errors_occurred = False
+        self.savepoint_ids, self.atomic_blocks = [], []
+        # Given back at `request_finished`, unless the project keeps connections.
+        age = self.settings_dict["CONN_MAX_AGE"]
+        self.close_at = 0 if age == 0 else None
+        self.connection = connection
+        self._source, self._leased = pool, True
+        holders()[id(self)] = self
+        self.autocommit = True
+        if not connection._announced:
+            # To its receivers a connection is new when it is opened, not when a task borrows it.
+            connection._announced = True
+            try:
+                base.BaseDatabaseWrapper.init_connection_state(self)
+                connection_created.send(sender=self.__class__, connection=self)
+            except BaseException:
+                connection.close()
+                self._give_up()
+                raise
+            self._pinned = False
+        if not self.settings_dict["AUTOCOMMIT"]:
+            self.set_autocommit(False)
+        self.run_on_commit = []
+
+    def _give_up(self) -> None:
+        self._source.putconn(self._part())
+
+    def _spare_of_others(self, pool: Any) -> Any:
         for wrapper in holders().values():
-            if wrapper is not self and wrapper.alias == self.alias and wrapper.can_spare():
-                return wrapper.spare_connection()
+            if wrapper._source is pool and wrapper.can_spare():
+                return wrapper._part()
         return None
 
     def can_spare(self) -> bool:
-        """Whether the connection is needed for nothing but, perhaps, the next query."""
+        """Whether the connection is needed for nothing but, perhaps, the next statement."""
         connection = self.connection
         return (
-            self._pooled
+            self._leased
             and connection is not None
             and not self.in_atomic_block
             and not self._pinned
+            and not self.held
             and connection.autocommit
-            and not connection.lock.locked()
             and connection.pgconn.transaction_status == TransactionStatus.IDLE
+            and not connection.lock.locked()
+            and not self._open_named()
         )
 
-    def spare_connection(self) -> Any:
-        """Part with the connection; the next query takes one from the pool again."""
+    def _open_named(self) -> bool:
+        if self._named:
+            self._named = [one for one in self._named if (cursor := one()) is not None and not cursor.closed]
+        return bool(self._named)
+
+    def _part(self) -> Any:
         connection, self.connection = self.connection, None
-        self._pooled = False
+        self._leased = False
         holders().pop(id(self), None)
         return connection
 
     def offer(self) -> None:
         """After a statement: let somebody who waits have the connection."""
-        if self._pooled and self._source.waiting and self.can_spare():
-            self.give_back()
-
-    def give_back(self) -> None:
-        """Return the connection to the pool if nothing needs it."""
-        if self.can_spare():
-            self._source.putconn(self.spare_connection())
+        if self._leased and self._source.waiting and self.can_spare():
+            self._source.putconn(self._part())
 
     def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
         super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
-        # The end of a transaction. Not while connecting: the caller is about to use it.
-        if autocommit and self._pooled and self.connection is not None and not self._connecting:
+        if autocommit:  # the end of a transaction
             self.offer()
 
-    _connecting = False
+    def close_if_health_check_failed(self) -> None:
+        if not self._leased:  # the pool gives healthy ones only
+            super().close_if_health_check_failed()
 
-    def connect(self) -> None:
-        self._connecting = True
-        try:
-            super().connect()
-        finally:
-            self._connecting = False
+    def _cursor(self, name: str | None = None) -> Any:
+        if self._leased and self.errors_occurred and not self.in_atomic_block and self.connection.closed:
+            self.close()  # the session has died: a task that lives on gets another
+        return super()._cursor(name)
 
     def _close(self) -> None:
-        if not self._pooled:
+        if not self._leased:
             return super()._close()
         if self.connection is not None:
-            pinned, self._pinned = self._pinned, False
-            connection = self.spare_connection()
-            if pinned:
-                _discard_session(connection)
-            with self.wrap_database_errors:
-                self._source.putconn(connection)
+            pinned = self._pinned or self._open_named()
+            self._pinned = False
+            connection = self._part()
+            try:
+                if pinned:
+                    self._discard_session(connection)
+            finally:
+                with self.wrap_database_errors:
+                    self._source.putconn(connection)
 
-    def _end_of_task(self) -> None:
-        if self.connection is not None and self.in_atomic_block:
-            logger.error("a task ended inside a transaction on %r, which is rolled back", self.alias)
-        self.close()
+    def _discard_session(self, connection: Any) -> None:
+        """Forget what the task has left in its session; what fails closes it."""
+        try:
+            with shield():
+                if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                    connection.rollback()
+                connection.autocommit = True
+                connection.execute("DISCARD ALL")
+                connection._prepared.clear()
+                self._configure_connection(connection)
+            connection._announced = False
+        except BaseException as error:
+            connection.close()
+            if not isinstance(error, Exception):
+                raise
 
     def _commit(self) -> None:
         with shield():
@@ -245,9 +325,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def create_cursor(self, name: str | None = None) -> Any:
         cursor = super().create_cursor(name)
-        if name is not None:
-            # Its rows are still on the server.
-            self._pinned = True
+        if name is not None and self._leased:
+            self._named.append(weakref.ref(cursor))
         return cursor
 
     def make_cursor(self, cursor: Any) -> Any:
@@ -255,16 +334,3 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def make_debug_cursor(self, cursor: Any) -> Any:
         return CursorDebugWrapper(cursor, self)
-
-
-def _discard_session(connection: Any) -> None:
-    """Forget what a task has left in its session."""
-    try:
-        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-            with shield():
-                connection.rollback()
-        connection.autocommit = True
-        with shield():
-            connection.execute("DISCARD ALL")
-    except Exception:
-        connection.close()
