@@ -402,6 +402,36 @@ fn request_framing(headers: &Headers<'_>, version: Version) -> Result<Framing, E
     Ok(Framing::Chunked)
 }
 
+/// `Transfer-Encoding: chunked` and nothing else.
+pub(crate) fn single_chunked(headers: &Headers<'_>) -> Result<(), Error> {
+    const RULE: &str = "RFC 9112 section 6.1";
+    let mut codings = headers.all("transfer-encoding");
+    let coding = codings.next().unwrap_or_default();
+    if codings.next().is_some() {
+        return Err(bad("two Transfer-Encoding fields", RULE));
+    }
+    if !coding.eq_ignore_ascii_case(b"chunked") {
+        let known = list(coding).all(|element| element.eq_ignore_ascii_case(b"chunked"));
+        // "A server that receives a request message with a transfer coding it does not
+        // understand SHOULD respond with 501 (Not Implemented)."
+        return Err(Error::violation(
+            if known { 400 } else { 501 },
+            "the transfer coding is not chunked",
+            RULE,
+        ));
+    }
+    Ok(())
+}
+
+/// The version of a status line.
+pub(crate) fn response_version(bytes: &[u8]) -> Option<Version> {
+    match bytes {
+        b"HTTP/1.1" => Some(Version::Http11),
+        b"HTTP/1.0" => Some(Version::Http10),
+        _ => None,
+    }
+}
+
 /// The one `Content-Length`, as digits and nothing else.
 pub(crate) fn content_length(headers: &Headers<'_>) -> Result<Option<u64>, Error> {
     let mut lengths = headers.all("content-length");

@@ -12,6 +12,7 @@
 //! ```
 
 mod body;
+mod client;
 mod encode;
 pub(crate) mod grammar;
 mod head;
@@ -19,6 +20,7 @@ mod limits;
 mod server;
 
 pub use body::{BodyDecoder, Decoded};
+pub use client::{Client, ClientEvent, ResponseHead};
 pub use encode::write_chunk;
 pub use head::{Field, Framing, Headers, RequestHead, Version};
 pub use limits::Limits;
