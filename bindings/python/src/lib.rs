@@ -2,6 +2,7 @@
 
 mod backend;
 mod cell;
+mod client;
 mod engine;
 mod hub;
 mod interrupt;
@@ -23,6 +24,7 @@ fn _balrog(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("Cancelled", m.py().get_type::<interrupt::Cancelled>())?;
     backend::register(m)?;
+    client::register(m)?;
     task::register(m)?;
     scope::register(m)?;
     server::register(m)?;

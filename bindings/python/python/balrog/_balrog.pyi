@@ -92,3 +92,35 @@ class WebSocket:
     def close_reason(self) -> str | None: ...
     @property
     def subprotocol(self) -> str | None: ...
+
+class HttpError(Exception): ...
+
+class Tls:
+    def __new__(
+        cls, authorities: str | None = None, certificate: str | None = None, key: str | None = None
+    ) -> Self: ...
+
+class HttpResponse:
+    status: int
+    reason: str
+    version: int
+    @property
+    def headers(self) -> list[tuple[str, str]]: ...
+    @property
+    def complete(self) -> bool: ...
+    def read(self, most: int | None = None) -> bytes: ...
+    def close(self) -> None: ...
+
+def http_send(
+    method: str,
+    host: str,
+    port: int,
+    target: str,
+    authority: str,
+    headers: list[tuple[str | bytes, str | bytes]],
+    body: Any,
+    length: int | None,
+    connect_timeout: float | None,
+    read_timeout: float | None,
+    tls: Tls | None,
+) -> HttpResponse: ...

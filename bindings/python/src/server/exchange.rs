@@ -172,7 +172,12 @@ impl<'py> Exchange<'_, 'py> {
     }
 
     fn finish(&self) -> PyResult<()> {
-        let finished = self.conn.inner.borrow_mut(self.py).http().map(balrog_proto::Link::finish);
+        let finished = self
+            .conn
+            .inner
+            .borrow_mut(self.py)
+            .http()
+            .map(balrog_proto::Link::<balrog_proto::http1::Server>::finish);
         if let Some(Err(misuse)) = finished {
             return Err(PyAssertionError::new_err(misuse.to_string()));
         }
