@@ -10,6 +10,7 @@ import balrog
 from balrog.websocket import ConnectionClosed, QueueFull
 
 seen = []
+kept = []
 variable = contextvars.ContextVar("variable", default=0)
 local = balrog.local()
 sockets = {}
@@ -74,6 +75,23 @@ def do_write(environ, start_response):
     write(b"one ")
     write(b"two ")
     return [b"three"]
+
+
+def do_keep(environ, start_response):
+    """Keeps what belongs to this request, for do_abuse."""
+    kept[:] = [start_response("200 OK", []), environ["wsgi.input"]]
+    return [b"kept"]
+
+
+def do_abuse(environ, start_response):
+    """Uses what belongs to an earlier request of the same connection."""
+    write, body = kept
+    for use in (lambda: write(b"HTTP/1.1 200 OK\r\n\r\n"), body.read):
+        try:
+            use()
+        except ValueError as error:
+            seen.append(str(error))
+    return answer(start_response, "abused")
 
 
 def do_exc_info(environ, start_response):

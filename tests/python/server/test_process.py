@@ -1,6 +1,8 @@
 """The command: its errors, its signals, its sockets."""
 
+import contextlib
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -155,6 +157,52 @@ def test_websockets_are_told_to_come_back(own_server):
             ws.recv(timeout=5)
         assert closed.value.rcvd.code == 1012
     assert own_server.process.wait(10) == 0
+
+
+def memory(pid: int) -> int:
+    """The resident set in KiB."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+
+
+def test_slow_and_stuck_peers_keep_nobody_out(own_server):
+    requests.get(f"{own_server.url}/body", timeout=5)
+    before = memory(own_server.process.pid)
+    slow = [
+        b"GET /body HTTP/1.1\r\nHost: half",
+        b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf",
+        b"GET /file HTTP/1.1\r\nHost: a\r\n\r\n" * 5,
+    ]
+    wires = [Wire(own_server.host, own_server.port) for _ in range(300)]
+    for number, wire in enumerate(wires):
+        # A reader that never reads, with as little as possible in the kernel's hands.
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.send(slow[number % 3])
+    begun = time.monotonic()
+    for _ in range(20):
+        assert requests.get(f"{own_server.url}/body", timeout=5).json() == [0, None]
+    assert time.monotonic() - begun < 3
+    # Bounded for each: a stack, a machine, and the piece of the answer that is being sent.
+    assert memory(own_server.process.pid) - before < 300 * 512
+    for wire in wires:
+        wire.reset()
+
+
+def test_out_of_descriptors(own_server):
+    pid = own_server.process.pid
+    requests.get(f"{own_server.url}/body", timeout=5)
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (40, limits[1]))
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(Wire(own_server.host, own_server.port))
+        time.sleep(0.3)
+        # It waits for better times, and not by spinning.
+        ticks = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[11:13]))
+        time.sleep(1)
+        spent = sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[11:13])) - ticks
+        assert spent < 30
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    assert requests.get(f"{own_server.url}/body", timeout=5).json() == [0, None]
 
 
 def test_descriptors_come_back(own_server):

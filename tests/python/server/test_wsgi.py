@@ -99,6 +99,17 @@ def test_a_body_that_is_not_its_content_length_is_never_complete(server, path):
     assert not wire.buffer
 
 
+def test_what_belongs_to_an_earlier_request_is_of_no_use(server):
+    ask(server, "seen")
+    with requests.Session() as session:
+        assert session.post(f"{server.url}/keep", data=b"unread", timeout=5).text == "kept"
+        assert session.get(f"{server.url}/abuse", timeout=5).json() == "abused"
+    assert ask(server, "seen").json() == [
+        "the request is over",
+        "the request is over, and its body was not read in time",
+    ]
+
+
 def test_file_wrapper(server):
     assert ask(server, "file").content == b"0123456789" * 100_000
 

@@ -437,6 +437,9 @@ impl Conn {
                 };
             if !over {
                 inner.arm(hub);
+            } else if inner.state == State::WebSocket {
+                // No answer to a ping or to a close: what is still to be sent goes nowhere.
+                inner.reset = true;
             }
             over
         };

@@ -52,6 +52,7 @@ fn run(py: Python<'_>, hub: &'static Hub, conn: &Arc<Conn>, request: Request) ->
         let exchange = Exchange { py, hub, conn, request: &request, response: &response };
         exchange.run();
         request.body.get().finish(py);
+        response.get().finish(py);
         Ok(py.None())
     });
     if let Some(entry) = &request.entry {

@@ -30,6 +30,8 @@ struct State {
     head: Option<Head>,
     status: u16,
     started: bool,
+    /// The request is over; the connection belongs to the next one.
+    over: bool,
     bytes: u64,
 }
 
@@ -50,6 +52,11 @@ impl StartResponse {
     pub(crate) fn sent(&self, py: Python<'_>) -> (u16, u64) {
         let state = self.state.borrow(py);
         (state.status, state.bytes)
+    }
+
+    /// The request is over; whoever kept `start_response` or `write` can do nothing with it.
+    pub(crate) fn finish(&self, py: Python<'_>) {
+        self.state.borrow_mut(py).over = true;
     }
 
     /// The server answered in the application's place.
@@ -111,6 +118,9 @@ impl StartResponse {
 
     /// Sends a piece of the body, and the head before the first one.
     pub(crate) fn send(&self, py: Python<'_>, data: &[u8], length: Option<u64>) -> PyResult<()> {
+        if self.state.borrow(py).over {
+            return Err(PyValueError::new_err("the request is over"));
+        }
         if data.is_empty() {
             return Ok(());
         }

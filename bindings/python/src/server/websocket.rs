@@ -258,7 +258,14 @@ impl WebSocket {
             let _ = inner.transmit();
             full
         };
-        if full { Err(QueueFull::new_err("the peer does not read what it is sent")) } else { Ok(()) }
+        if !full {
+            return Ok(());
+        }
+        if let Some(hub) = Hub::existing(py).filter(|hub| self.conn.shared.is_of(hub)) {
+            // Starts the time that the peer has to answer the close.
+            self.conn.read_messages(py, hub);
+        }
+        Err(QueueFull::new_err("the peer does not read what it is sent"))
     }
 
     /// The next message, or how it ended.
