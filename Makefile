@@ -32,7 +32,7 @@ test-python: ## Run the Python tests, Chromium's included
 .PHONY: test-django
 test-django: ## Run Django's own tests on balrog.django.postgresql
 	$(setup) runtime test
-	$(PYTHON) tests/python/django/run_django_suite.py $(ARGS)
+	$(PYTHON) tests/python/django_engine/run_django_suite.py $(ARGS)
 
 .PHONY: bench-food
 bench-food: ## The example's view beside gevent, threads and async views

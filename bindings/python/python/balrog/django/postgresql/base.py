@@ -23,8 +23,8 @@ from django.db.backends.signals import connection_created
 from psycopg.pq import TransactionStatus
 
 import balrog.psycopg
-from balrog._balrog import current_task, shield
-from balrog.django.connections import install
+from balrog._balrog import shield
+from balrog.django.connections import install, own
 from balrog.django.postgresql.options import pool_options
 
 install()
@@ -172,11 +172,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
         params.pop("balrog_pool", None)
         return params
 
-    @property
-    def pool(self) -> Any:
-        # psycopg_pool waits in threads, which would stop every task of this one.
-        return None if current_task() is not None else super().pool
-
     def close_pool(self) -> None:
         """Close the alias's pools; connections in use are closed when they come back."""
         pool = _pools.pop(self.alias, None)
@@ -186,7 +181,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self._connection_pools.pop(self.alias).close()
 
     def connect(self) -> None:
-        if current_task() is None or self.alias == base.NO_DB_ALIAS:
+        # A wrapper that somebody made for himself, with copy() say, has its own connection: nobody
+        # would give it back at the task's end.
+        if not any(wrapper is self for wrapper in own()):
             return super().connect()
         self.check_settings()
         pool = self._task_pool()
@@ -195,10 +192,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self._lease(pool, pool.getconn(spare=lambda: self._spare_of_others(pool)))
 
     def _first_lease(self) -> None:
-        # What Django's connect() sets, once: nobody has used this wrapper yet.
         self.isolation_level = self._isolation_level()
-        self.close_at = None
-        self.health_check_done = True
+        self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
         self._leased_before = True
 
     def _lease(self, pool: Any, connection: Any) -> None:
@@ -207,6 +202,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         # Given back at `request_finished`, unless the project keeps connections.
         age = self.settings_dict["CONN_MAX_AGE"]
         self.close_at = 0 if age == 0 else None
+        self.health_check_done = True
         self.connection = connection
         self._source, self._leased = pool, True
         holders()[id(self)] = self
@@ -272,8 +268,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.offer()
 
     def close_if_health_check_failed(self) -> None:
-        if not self._leased:  # the pool gives healthy ones only
+        if not self._leased:
             super().close_if_health_check_failed()
+        elif self.health_check_enabled and not self.health_check_done:
+            if not self.is_usable():
+                self.connection.close()  # so that the pool drops it
+                self.close()
+            self.health_check_done = True
 
     def _cursor(self, name: str | None = None) -> Any:
         if self._leased and self.errors_occurred and not self.in_atomic_block and self.connection.closed:
