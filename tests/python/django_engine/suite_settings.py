@@ -2,6 +2,8 @@
 
 import os
 
+import django
+
 _database = {
     "ENGINE": os.environ["SUITE_ENGINE"],
     "HOST": os.environ["PGHOST"],
@@ -13,5 +15,6 @@ DATABASES = {
 }
 SECRET_KEY = "django_tests_secret_key"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+if django.VERSION < (6,):  # as in the settings that Django's own runs use
+    DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = False

@@ -193,7 +193,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _first_lease(self) -> None:
         self.isolation_level = self._isolation_level()
-        self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
         self._leased_before = True
 
     def _lease(self, pool: Any, connection: Any) -> None:
@@ -202,6 +201,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         # Given back at `request_finished`, unless the project keeps connections.
         age = self.settings_dict["CONN_MAX_AGE"]
         self.close_at = 0 if age == 0 else None
+        self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
         self.health_check_done = True
         self.connection = connection
         self._source, self._leased = pool, True
