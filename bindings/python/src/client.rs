@@ -182,7 +182,7 @@ fn raise(py: Python<'_>, error: &Error) -> PyErr {
 
 fn seconds(value: Option<f64>) -> PyResult<Option<Duration>> {
     value
-        .map(|value| Duration::try_from_secs_f64(value))
+        .map(Duration::try_from_secs_f64)
         .transpose()
         .map_err(|_| PyValueError::new_err("a timeout is a number of seconds that is not negative"))
 }

@@ -1,7 +1,6 @@
 //! How a wait that was interrupted becomes a Python exception.
 
 use std::cell::RefCell;
-use std::io;
 
 use balrog_sched::Interrupt;
 use pyo3::create_exception;
@@ -36,13 +35,5 @@ pub(crate) fn to_py_err(_py: Python<'_>, interrupt: Interrupt) -> PyErr {
         Interrupt::Cancelled => Cancelled::new_err("the task was cancelled while it waited"),
         Interrupt::Deadline => PyTimeoutError::new_err("a deadline of balrog.timeout() passed while waiting"),
         other => PyRuntimeError::new_err(other.to_string()),
-    }
-}
-
-/// The exception to raise for an I/O error, which may carry an interrupt.
-pub(crate) fn io_to_py_err(py: Python<'_>, error: io::Error) -> PyErr {
-    match Interrupt::of(&error) {
-        Some(interrupt) => to_py_err(py, interrupt),
-        None => error.into(),
     }
 }

@@ -1,6 +1,6 @@
 """The extension module; what is public of it is re-exported by ``balrog``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
@@ -117,7 +117,7 @@ def http_send(
     port: int,
     target: str,
     authority: str,
-    headers: list[tuple[str | bytes, str | bytes]],
+    headers: Sequence[tuple[str | bytes, str | bytes]],
     body: Any,
     length: int | None,
     connect_timeout: float | None,

@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests import exceptions, sessions
+from certifi import where as certificates
+from requests import cookies, exceptions, sessions
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers, select_proxy
@@ -111,7 +112,7 @@ class Adapter(HTTPAdapter):
         response.request = request
         response.connection = self  # type: ignore[attr-defined]
         if "set-cookie" in headers:
-            requests.cookies.extract_cookies_to_jar(response.cookies, request, raw)
+            cookies.extract_cookies_to_jar(response.cookies, request, raw)
         return response
 
 
@@ -134,7 +135,7 @@ def _body(request: requests.PreparedRequest) -> tuple[Any, int | None]:
 def _tls_for(verify: Any, cert: Any, request: requests.PreparedRequest) -> Tls:
     authorities = None
     if verify:
-        authorities = verify if isinstance(verify, str | os.PathLike) else requests.certs.where()
+        authorities = os.fspath(verify) if isinstance(verify, str | os.PathLike) else certificates()
     certificate, key = cert if isinstance(cert, tuple) else (cert, None)
     files = [os.fspath(path) for path in (authorities, certificate, key) if path is not None]
     try:

@@ -104,7 +104,7 @@ def _no_websocket(request: HttpRequest) -> HttpResponse:
 
 
 def _text(status: int, text: str) -> HttpResponse:
-    return HttpResponse(text + "\n", status=status, content_type="text/plain")
+    return HttpResponse(f"{text}\n".encode(), status=status, content_type="text/plain")
 
 
 def _serve(handler: Handler, request: HttpRequest, args: Any, kwargs: Any, ws: Any) -> None:

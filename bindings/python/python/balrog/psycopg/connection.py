@@ -106,8 +106,8 @@ _cancel_safe = _with(psycopg.Connection.cancel_safe, waiting=_waiting)
 def _resolve(params: Any) -> Any:
     host = params.get("host", "")
     if isinstance(host, str) and host.startswith("/") and "," not in host:
-        return _original.conninfo_attempts(params)
-    return to_thread(_original.conninfo_attempts, params)
+        return _original.conninfo_attempts(params)  # pyright: ignore[reportPrivateImportUsage]
+    return to_thread(_original.conninfo_attempts, params)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class Connection(psycopg.Connection[Row]):
