@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import connection as _original
-from psycopg import errors
+from psycopg import errors, generators
 from psycopg.pq import TransactionStatus
 from psycopg.rows import Row
 
@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 #: Seconds that a cancelled query has to end on the server before the connection is given up.
 CANCEL_GRACE = 5.0
+
+#: Generators of psycopg that end a transaction: cut short, the caller could not know whether it is committed.
+INDIVISIBLE = frozenset({"_commit_gen", "_rollback_gen", "_exit_gen", "_tpc_finish_gen"})
 
 # psycopg 3.2 has no such error, and nobody there who passes a timeout.
 WaitTimeout: type[psycopg.Error] = getattr(errors, "_WaitTimeout", errors.ConnectionTimeout)
@@ -152,6 +155,12 @@ class Connection(psycopg.Connection[Row]):
         if current_task() is None:
             given = {"interval": interval, "timeout": timeout}
             return super().wait(gen, **{name: value for name, value in given.items() if value is not None})
+        if getattr(gen, "__name__", "") in INDIVISIBLE:
+            with shield(CANCEL_GRACE):
+                return self._wait(gen, interval, timeout)
+        return self._wait(gen, interval, timeout)
+
+    def _wait(self, gen: Any, interval: float | None, timeout: float | None) -> Any:
         pgconn = self.pgconn
         try:
             if timeout is None and interval is None:
@@ -174,19 +183,10 @@ class Connection(psycopg.Connection[Row]):
         try:
             with shield(CANCEL_GRACE):
                 self._try_cancel(timeout=CANCEL_GRACE)
-                _drive_until(gen, pgconn.socket, monotonic() + CANCEL_GRACE)
-        except errors.QueryCanceled:
-            return
+                # Not by `gen`: after a BEGIN it would go on and send the statement.
+                gen.close()
+                _drive_until(generators.execute(pgconn), pgconn.socket, monotonic() + CANCEL_GRACE)
         except BaseException:
             # Nobody knows what the server still sends: an answer to this query must never be
             # taken for the next one's.
             pgconn.finish()
-
-    def commit(self) -> None:
-        # Cancelled here, the caller could not know whether the commit has happened.
-        with shield(CANCEL_GRACE):
-            super().commit()
-
-    def rollback(self) -> None:
-        with shield(CANCEL_GRACE):
-            super().rollback()
