@@ -42,12 +42,14 @@ class Outcome:
 
 
 class Watch:
-    """Samples the server's threads and the database's connections while the orders run."""
+    """Samples the server's threads, the database's connections and the orders in flight: saved, not answered."""
 
-    def __init__(self, site: Service, postgres: Postgres) -> None:
+    def __init__(self, site: Service, postgres: Postgres, outcome: Outcome) -> None:
         self.threads = 0
         self.connections = 0
+        self.in_flight = 0
         self._site = site
+        self._outcome = outcome
         self._database = psycopg.connect(
             host=postgres.host, user=postgres.user, dbname=postgres.database, autocommit=True, application_name="watch"
         )
@@ -64,14 +66,21 @@ class Watch:
         self._database.close()
 
     def _run(self) -> None:
-        query = (
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )
+        query = """
+            SELECT (SELECT count(*) FROM pg_stat_activity
+                    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
+                   (SELECT count(*) FROM delivery_order)
+        """
+        before: int | None = None
         while True:
             with contextlib.suppress(OSError):
                 self.threads = max(self.threads, self._site.threads())
-            row = self._database.execute(query).fetchone()
-            self.connections = max(self.connections, row[0] if row else 0)
+            connections, saved = self._database.execute(query).fetchone() or (0, 0)
+            # Looked up after the database, so that what is answered meanwhile makes the figure smaller, not larger.
+            answered = len(self._outcome.latencies)
+            before = saved if before is None else before
+            self.connections = max(self.connections, connections)
+            self.in_flight = max(self.in_flight, saved - before - answered)
             if self._stop.wait(0.05):
                 return
 
@@ -92,20 +101,16 @@ async def arrive(customers: list[Customer], progress) -> None:
     await asyncio.gather(*map(one, customers))
 
 
-async def order_at_once(customers: list[Customer], progress, timeout: float = 60.0) -> Outcome:
+async def order_at_once(customers: list[Customer], outcome: Outcome, progress, timeout: float = 60.0) -> None:
     """All customers order at the same time; each waits for its answer and its message."""
-    outcome = Outcome()
     start = time.monotonic()
-    answered = 0
 
     async def one(number: int, customer: Customer) -> None:
-        nonlocal answered
         try:
             async with asyncio.timeout(timeout):
                 response = await customer.order({"dish": f"Dish {number}", "quantity": 1})
                 outcome.latencies.append(time.monotonic() - start)
-                answered += 1
-                progress(f"orders answered: {answered:,} of {len(customers):,}")
+                progress(f"orders answered: {len(outcome.latencies):,} of {len(customers):,}")
                 if response.status != 200:
                     raise RuntimeError(f"the order was answered {response.status}")
                 minutes = response.json()["mins"]
@@ -124,7 +129,6 @@ async def order_at_once(customers: list[Customer], progress, timeout: float = 60
     for customer in customers:
         if customer.websocket and not customer.websocket.messages.empty():
             outcome.errors.append("a customer got more than its own message")
-    return outcome
 
 
 class Progress:
@@ -167,8 +171,9 @@ async def customers_order(site: Service, postgres: Postgres, count: int, progres
     try:
         await arrive(customers, progress.update)
         progress.step(f"{count:,} customers connected by WebSocket; placing {count:,} orders at once")
-        with Watch(site, postgres) as watch:
-            outcome = await order_at_once(customers, progress.update)
+        outcome = Outcome()
+        with Watch(site, postgres, outcome) as watch:
+            await order_at_once(customers, outcome, progress.update)
         return outcome, watch
     finally:
         for customer in customers:
@@ -196,7 +201,8 @@ def run(count: int, delay: float, stay: bool) -> int:
                 "answer p50 / p99",
                 f"{percentile(outcome.latencies, 0.5):.2f} / {percentile(outcome.latencies, 0.99):.2f} s",
             ),
-            ("peak in flight", f"{stats['peak']:,} orders in the kitchen at once"),
+            ("peak in flight", f"{watch.in_flight:,} orders saved and not answered"),
+            ("peak in the kitchen", f"{stats['peak']:,} orders at once"),
             ("server's threads", f"{watch.threads}"),
             ("database connections", f"{watch.connections} at most"),
             ("messages delivered", f"{outcome.delivered:,} of {count:,}"),
