@@ -20,6 +20,9 @@ import struct
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+#: Seconds that a connection may have been idle and be used again. Servers close them after some time, and a request
+#: that crosses that on its way is lost.
+REUSE = 4.0
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
@@ -55,7 +58,7 @@ class Connection(asyncio.Protocol):
         self.close_code: int | None = None
         self.transport: asyncio.Transport | None = None
         self._websocket = False
-        self._lost = False
+        self.lost = False
 
     @classmethod
     async def connect(cls, address: tuple[str, int]) -> Connection:
@@ -65,7 +68,7 @@ class Connection(asyncio.Protocol):
 
     async def request(self, method: str, path: str, headers: list[str], body: bytes = b"") -> Response:
         """Sends a request and reads the response."""
-        if self._lost or self.transport is None:
+        if self.lost or self.transport is None:
             raise ClientError("the connection is closed")
         lines = [f"{method} {path} HTTP/1.1", *headers]
         if body or method == "POST":
@@ -88,7 +91,7 @@ class Connection(asyncio.Protocol):
         """Closes the connection, a WebSocket with code 1000."""
         if self.transport is None:
             return
-        if self._websocket and not self._lost:
+        if self._websocket and not self.lost:
             self._frame(CLOSE, struct.pack("!H", 1000))
         self.transport.close()
 
@@ -110,7 +113,7 @@ class Connection(asyncio.Protocol):
         self.transport = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
+        self.lost = True
         if self.waiter and not self.waiter.done():
             self.waiter.set_exception(ClientError(f"connection lost before the answer: {exc or 'end of file'}"))
         self.messages.put_nowait(None)
@@ -197,6 +200,7 @@ class Customer:
         self.cookies: dict[str, str] = {}
         self.http: Connection | None = None
         self.websocket: Connection | None = None
+        self._used = 0.0
 
     def headers(self) -> list[str]:
         """Headers that every request carries."""
@@ -207,9 +211,13 @@ class Customer:
 
     async def request(self, method: str, path: str, headers: tuple[str, ...] = (), body: bytes = b"") -> Response:
         """A request on the customer's kept connection."""
-        if self.http is None or self.http._lost:
+        now = asyncio.get_running_loop().time()
+        if self.http and now - self._used > REUSE:
+            self.http.close()
+        if self.http is None or self.http.lost or now - self._used > REUSE:
             self.http = await Connection.connect(self.address)
         response = await self.http.request(method, path, [*self.headers(), *headers], body)
+        self._used = asyncio.get_running_loop().time()
         self.cookies |= response.cookies()
         return response
 

@@ -33,7 +33,7 @@ def kitchen():
 @pytest.fixture(scope="session")
 def env(database, kitchen):
     """The project's environment, its tables made."""
-    settings = environment(database, kitchen.url, KITCHEN_TIMEOUT="10")
+    settings = environment(database, kitchen.url)
     manage(["migrate", "--verbosity", "0"], settings)
     return settings
 
