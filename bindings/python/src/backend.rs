@@ -140,6 +140,11 @@ fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
     waited.map(drop).map_err(|error| raise(py, error))
 }
 
+/// Lets everybody who is runnable run once, in a task that has had its fair share.
+pub(crate) fn yield_now(py: Python<'_>) -> PyResult<()> {
+    wait(py, &mut Yield { yielded: false }, None).map(drop).map_err(|error| raise(py, error))
+}
+
 /// One turn for everybody who is runnable.
 struct Yield {
     yielded: bool,

@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import threading
 import time
 
 import pytest
 import requests
+from support.wire import Wire
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -135,3 +137,31 @@ def test_many_at_once(server):
             get(server, f"ws_to?many{number}=for-{number}")
         for number, ws in enumerate(sockets):
             assert ws.recv(timeout=5) == f"for-{number}"
+
+
+def test_a_flood_of_pings_keeps_nobody_out(server):
+    handshake = (
+        "GET /ws_echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    pings = b"\x89\x80\x00\x00\x00\x00" * 20_000
+    with Wire(server.host, server.port) as wire:
+        wire.send(handshake.encode())
+        assert wire.response().status == 101
+        stop = threading.Event()
+
+        def flood():
+            while not stop.is_set():
+                wire.send(pings)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            for _ in range(20):
+                begun = time.monotonic()
+                assert get(server, "body") == [0, None]
+                assert time.monotonic() - begun < 2
+        finally:
+            stop.set()
+            wire.shut()
+            thread.join()

@@ -170,3 +170,16 @@ def test_half_a_head_is_timed_out(server):
     response = raw(server, "GET / HTTP/1.1\r\nHost: a", within=15)
     assert response.status == 408
     assert 9 < response.first_byte < 14
+
+
+def test_a_client_that_goes_away_is_no_error_of_the_application(server):
+    with Wire(server.host, server.port) as wire:
+        wire.send((HEAD.format("GET /file") + "\r\n").encode())
+        wire.reset()
+    with Wire(server.host, server.port) as wire:
+        wire.send((HEAD.format("POST /broken_body") + "Content-Length: 100\r\n\r\nhalf").encode())
+        wire.reset()
+    time.sleep(0.3)
+    assert ask(server, "body").status_code == 200
+    assert "/file" not in server.errors
+    assert "ConnectionReset" not in server.errors

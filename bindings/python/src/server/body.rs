@@ -39,7 +39,7 @@ struct State {
 
 /// What one look at the machine gave.
 enum Found {
-    Bytes,
+    Bytes(usize),
     End,
     Failed(Error),
     Missing,
@@ -82,16 +82,20 @@ impl RequestBody {
         };
         loop {
             match self.look(py, &conn) {
-                Found::Bytes => return Ok(true),
+                Found::Bytes(n) => return conn.share(py, n).map(|()| true),
                 Found::End => {
                     self.state.borrow_mut(py).complete = true;
                     return Ok(false);
                 }
                 Found::Failed(error) => {
+                    conn.inner.borrow_mut(py).gone = true;
                     self.state.borrow_mut(py).failed = Some(error);
                     return Err(raise(error));
                 }
-                Found::Gone => return Err(PyConnectionResetError::new_err("the client is gone")),
+                Found::Gone => {
+                    conn.inner.borrow_mut(py).gone = true;
+                    return Err(PyConnectionResetError::new_err("the client is gone"));
+                }
                 Found::Missing => self.wait(py, &conn)?,
             }
         }
@@ -110,7 +114,7 @@ impl RequestBody {
                         state.start = 0;
                     }
                     state.buffer.extend_from_slice(data);
-                    return Found::Bytes;
+                    return Found::Bytes(data.len());
                 }
                 Ok(Step::Event(_) | Step::Paused) => return Found::End,
                 Ok(Step::Closed) => return Found::Gone,

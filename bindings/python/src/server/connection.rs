@@ -24,6 +24,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rustix::net::{Shutdown, shutdown, sockopt};
 
+use crate::backend::yield_now;
 use crate::cell::GilCell;
 use crate::hub::{Hub, Source, SourceKey};
 use crate::interrupt::to_py_err;
@@ -37,6 +38,11 @@ const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long the peer has to close after we did. Closing at once, with bytes of it unread, would
 /// make the kernel reset the connection and the peer lose our last answer (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How many reads of one connection the loop does in a row; then others have their turn.
+pub(crate) const READS: u32 = 16;
+/// How many bytes a task moves without a wait before others have their turn.
+const BURST: usize = 1 << 20;
 
 /// The other end.
 #[derive(Debug, Default)]
@@ -81,8 +87,10 @@ pub(crate) struct Inner {
     /// A read may bring something. Readiness is an edge, so it is remembered here.
     readable: bool,
     hangup: bool,
-    /// A write has failed.
-    gone: bool,
+    /// The peer broke off the exchange, or let it stall: no error of the application.
+    pub(crate) gone: bool,
+    /// Bytes that the current task has moved without a wait.
+    burst: usize,
     /// The next timer that the hub knows of.
     armed: Option<Instant>,
     /// When flushing or lingering ends.
@@ -159,6 +167,15 @@ impl Inner {
         }
     }
 
+    /// Calls the connection again when others had their turn.
+    pub(crate) fn soon(&mut self, hub: &Hub) {
+        let now = Instant::now();
+        if let Some(key) = self.key {
+            self.armed = Some(now);
+            hub.arm(key, now);
+        }
+    }
+
     fn deadline(&self) -> Option<Instant> {
         match (self.state, &self.protocol) {
             (State::Loop, Protocol::Http(link)) => link.poll_timeout(),
@@ -205,6 +222,7 @@ impl Conn {
                 readable: true,
                 hangup: false,
                 gone: false,
+                burst: 0,
                 armed: None,
                 until: None,
                 reset: false,
@@ -301,9 +319,13 @@ impl Conn {
     pub(crate) fn flush(&self, py: Python<'_>) -> PyResult<()> {
         loop {
             let fd = {
-                let mut inner = self.inner.borrow_mut(py);
+                let inner = &mut *self.inner.borrow_mut(py);
+                let unsent = inner.http().map_or(0, |link| link.unsent());
                 match inner.transmit() {
-                    Sent::All => return Ok(()),
+                    Sent::All => {
+                        inner.burst += unsent;
+                        break;
+                    }
                     Sent::Gone => {
                         inner.gone = true;
                         return Err(PyConnectionResetError::new_err("the client is gone"));
@@ -314,6 +336,20 @@ impl Conn {
             let until = Instant::now() + WRITE_STALL;
             self.wait(py, fd, Interest::Writable, until, "the client does not read the response")?;
         }
+        self.share(py, 0)
+    }
+
+    /// Counts bytes that a task moved, and lets others run when these were many.
+    pub(crate) fn share(&self, py: Python<'_>, bytes: usize) -> PyResult<()> {
+        {
+            let mut inner = self.inner.borrow_mut(py);
+            inner.burst += bytes;
+            if inner.burst < BURST {
+                return Ok(());
+            }
+            inner.burst = 0;
+        }
+        yield_now(py)
     }
 
     /// Waits in a task.
@@ -330,17 +366,20 @@ impl Conn {
             Ok(()) => {
                 let mut inner = self.inner.borrow_mut(py);
                 inner.readable |= interest == Interest::Readable;
+                inner.burst = 0;
                 Ok(())
             }
-            Err(Interrupt::Deadline) if until <= Instant::now() => Err(PyTimeoutError::new_err(late)),
+            Err(Interrupt::Deadline) if until <= Instant::now() => {
+                self.inner.borrow_mut(py).gone = true;
+                Err(PyTimeoutError::new_err(late))
+            }
             Err(interrupt) => Err(to_py_err(py, interrupt)),
         }
     }
 
-    /// Whether the peer is known to be gone, or to take nothing more.
+    /// Whether the peer broke off the exchange.
     pub(crate) fn is_gone(&self, py: Python<'_>) -> bool {
-        let inner = self.inner.borrow(py);
-        inner.state == State::Closed || inner.hangup || inner.gone
+        self.inner.borrow(py).gone
     }
 
     /// Gives up: nothing more is sent, and the peer is to see that something is missing.
@@ -393,12 +432,20 @@ impl Conn {
     }
 
     fn linger(self: &Arc<Self>, py: Python<'_>, hub: &'static Hub) {
-        loop {
+        {
             let mut inner = self.inner.borrow_mut(py);
-            match inner.receive() {
-                Received::Bytes(_) => {}
-                Received::Blocked => return inner.arm(hub),
-                Received::Eof | Received::Gone => break,
+            for _ in 0..READS {
+                match inner.receive() {
+                    Received::Bytes(_) => {}
+                    Received::Blocked => return inner.arm(hub),
+                    Received::Eof | Received::Gone => {
+                        drop(inner);
+                        return self.close(py, hub);
+                    }
+                }
+            }
+            if inner.until.is_none_or(|until| until > Instant::now()) {
+                return inner.soon(hub);
             }
         }
         self.close(py, hub);
@@ -448,6 +495,7 @@ impl Conn {
             State::Loop if over => self.shut(py, hub),
             // Sends the ping, or finds that it is over.
             State::WebSocket => self.read_messages(py, hub),
+            State::Lingering => self.linger(py, hub),
             _ => {}
         }
     }

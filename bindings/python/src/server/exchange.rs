@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use balrog_proto::http1::BodyLength;
 use balrog_proto::websocket::Refusal;
-use pyo3::exceptions::{PyAssertionError, PyConnectionError, PyTypeError};
+use pyo3::exceptions::{PyAssertionError, PyOSError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -20,6 +20,8 @@ use crate::task::{Task, run_as};
 
 /// A chunked body up to this size stays in memory.
 const IN_MEMORY: usize = 256 * 1024;
+/// A larger one is refused (413), since it is on the disk before the application can say so.
+const ON_DISK: usize = 1 << 30;
 
 /// A request whose head is complete.
 pub(crate) struct Request {
@@ -103,12 +105,16 @@ impl<'py> Exchange<'_, 'py> {
     /// Reads a chunked body to its end before the application runs.
     ///
     /// WSGI knows only `CONTENT_LENGTH`: without one, frameworks take the body for empty.
-    /// `false` if the body is malformed or cut short; then the request has been answered.
+    /// `false` if the body is malformed, cut short or too long; the request has been answered.
     fn complete_body(&self) -> bool {
         match self.spool() {
-            Ok(()) => true,
+            Ok(true) => true,
+            Ok(false) => {
+                self.answer(413, "a chunked body has at most 1 GiB here", &[]);
+                false
+            }
             Err(error) => {
-                if !error.is_instance_of::<pyo3::exceptions::PyOSError>(self.py) {
+                if !error.is_instance_of::<PyOSError>(self.py) {
                     self.fail(error);
                 }
                 false
@@ -116,7 +122,7 @@ impl<'py> Exchange<'_, 'py> {
         }
     }
 
-    fn spool(&self) -> PyResult<()> {
+    fn spool(&self) -> PyResult<bool> {
         let py = self.py;
         let file = py.import("tempfile")?.call_method1("SpooledTemporaryFile", (IN_MEMORY,))?;
         let body = self.request.body.get();
@@ -124,12 +130,16 @@ impl<'py> Exchange<'_, 'py> {
         while body.more(py)? {
             let data = body.take(py, usize::MAX);
             length += data.as_bytes().len();
+            if length > ON_DISK {
+                return Ok(false);
+            }
             file.call_method1("write", (data,))?;
         }
         file.call_method1("seek", (0,))?;
         let environ = self.request.environ.bind(py);
         environ.set_item(intern!(py, "CONTENT_LENGTH"), length.to_string())?;
-        environ.set_item(intern!(py, "wsgi.input"), file)
+        environ.set_item(intern!(py, "wsgi.input"), file)?;
+        Ok(true)
     }
 
     fn respond(&self, iterable: &Bound<'py, PyAny>) -> PyResult<()> {
@@ -209,7 +219,7 @@ impl<'py> Exchange<'_, 'py> {
     fn fail(&self, error: PyErr) {
         let py = self.py;
         // The client went away or stalled: nothing that the application did.
-        let client = error.is_instance_of::<PyConnectionError>(py) && self.conn.is_gone(py);
+        let client = error.is_instance_of::<PyOSError>(py) && self.conn.is_gone(py);
         if !client {
             self.conn.shared.error(py, &self.what(), error);
         }
@@ -229,6 +239,7 @@ impl<'py> Exchange<'_, 'py> {
         let py = self.py;
         let reason = match status {
             400 => "Bad Request",
+            413 => "Content Too Large",
             426 => "Upgrade Required",
             _ => "Internal Server Error",
         };

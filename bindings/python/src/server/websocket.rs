@@ -12,7 +12,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyString};
 use pyo3::{PyErrArguments, import_exception};
 
 use crate::hub::Hub;
-use crate::server::connection::{Conn, Protocol, State};
+use crate::server::connection::{Conn, Protocol, READS, State};
 use crate::server::response::Head;
 use crate::server::socket::{Received, Sent};
 use crate::server::upgrade::Accepted;
@@ -141,7 +141,7 @@ impl Conn {
             if inner.state != State::WebSocket {
                 return;
             }
-            let mut over = inner.feed();
+            let mut over = inner.feed(hub);
             if inner.transmit() == Sent::Gone {
                 over = true;
             }
@@ -170,7 +170,8 @@ impl Conn {
 
 impl crate::server::connection::Inner {
     /// Turns bytes into messages until there are no more, or no more are wanted. `true`: over.
-    fn feed(&mut self) -> bool {
+    fn feed(&mut self, hub: &Hub) -> bool {
+        let mut reads = 0;
         loop {
             let (Protocol::WebSocket(link), Some(inbound)) = (&mut self.protocol, &mut self.inbound) else {
                 return true;
@@ -186,8 +187,12 @@ impl crate::server::connection::Inner {
                 Ok(Step::Event(PeerEvent::Close { code, reason })) => {
                     inbound.closed.get_or_insert((code, reason.to_owned()));
                 }
+                Ok(Step::NeedInput | Step::Paused) if reads == READS => {
+                    self.soon(hub);
+                    return false;
+                }
                 Ok(Step::NeedInput | Step::Paused) => match self.receive() {
-                    Received::Bytes(_) | Received::Eof => {}
+                    Received::Bytes(_) | Received::Eof => reads += 1,
                     Received::Blocked => return false,
                     Received::Gone => return true,
                 },
