@@ -31,7 +31,7 @@ test-python: ## Run the Python tests, Chromium's included
 
 .PHONY: test-django
 test-django: ## Run Django's own tests on balrog.django.postgresql
-	$(setup) runtime test
+	$(setup) runtime test suite
 	$(PYTHON) tests/python/django_engine/run_django_suite.py $(ARGS)
 
 .PHONY: bench-food

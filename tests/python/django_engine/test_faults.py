@@ -124,9 +124,8 @@ def test_a_session_killed_in_mid_query(thing):
 def test_a_long_task_gets_another_session_after_its_own_died(thing):
     from django.db import OperationalError, connection
 
-    with connection.cursor() as cursor:
-        with pytest.raises(OperationalError):
-            cursor.execute("select pg_terminate_backend(pg_backend_pid())")
+    with connection.cursor() as cursor, pytest.raises(OperationalError):
+        cursor.execute("select pg_terminate_backend(pg_backend_pid())")
     assert thing.objects.count() == 0
 
 

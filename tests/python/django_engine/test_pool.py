@@ -56,13 +56,14 @@ def test_serves_in_the_order_of_asking(pool):
         pool.putconn(connection)
 
     def main():
+        # All are open: opening takes longer for one than for another.
+        for connection in [pool.getconn() for _ in range(3)]:
+            pool.putconn(connection)
         for task in [balrog.spawn(work, number) for number in range(30)]:
             task.result()
 
     balrog.run(main)
-    # The first three open a connection each, which takes as long as it takes.
-    assert sorted(order[:3]) == [0, 1, 2]
-    assert order[3:] == list(range(3, 30))
+    assert order == list(range(30))
 
 
 def test_says_what_to_do_when_none_becomes_free(pool):
@@ -303,10 +304,9 @@ def test_copy_and_pipeline_and_notifies(dsn):
     def main():
         with connect(dsn, autocommit=True) as connection:
             connection.execute("create temp table t (n int)")
-            with connection.cursor() as cursor:
-                with cursor.copy("copy t from stdin") as copy:
-                    for n in range(1000):
-                        copy.write_row([n])
+            with connection.cursor() as cursor, cursor.copy("copy t from stdin") as copy:
+                for n in range(1000):
+                    copy.write_row([n])
             with connection.pipeline():
                 total = connection.execute("select sum(n) from t")
                 assert total.fetchone() == (499500,)
@@ -324,3 +324,32 @@ def test_outside_of_tasks_it_is_psycopg(dsn):
         assert isinstance(connection, psycopg.Connection)
         assert connection.execute("select 1").fetchone() == (1,)
         assert Connection[tuple] is not None
+
+
+def test_closing_a_connection_wakes_the_task_that_waits_on_it(dsn):
+    def main():
+        connection = connect(dsn)
+        task = balrog.spawn(connection.execute, "select pg_sleep(30)")
+        balrog.sleep(0.1)
+        connection.close()
+        assert connection.closed
+        with pytest.raises(psycopg.OperationalError):
+            task.result(2)
+
+    balrog.run(main)
+
+
+def test_closing_the_pool_sends_those_who_wait_away(dsn):
+    pool = Pool(dsn, max_size=1)
+
+    def main():
+        held = pool.getconn()
+        task = balrog.spawn(pool.getconn)
+        balrog.sleep(0.05)
+        pool.close()
+        with pytest.raises(psycopg.OperationalError, match="closed"):
+            task.result(2)
+        pool.putconn(held)
+        assert held.closed and pool.size == 0
+
+    balrog.run(main)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import types
 from collections.abc import Callable
 from time import monotonic
@@ -123,6 +125,8 @@ class Connection(psycopg.Connection[Row]):
     #: Set by the pool: the moment to replace it, and whose it is.
     _expires = 0.0
     _owner: Any = None
+    #: How many tasks wait for the server's answer on this connection.
+    _waits = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -135,6 +139,21 @@ class Connection(psycopg.Connection[Row]):
         if current_task() is None:
             return super().connect(conninfo, **kwargs)
         return _connect(cls, conninfo, **kwargs)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closed, by the program or by the server."""
+        return self._closed or super().closed
+
+    def close(self) -> None:
+        """Close the connection; a task that waits for an answer on it gets ``OperationalError``."""
+        if not self._waits or self.closed:
+            return super().close()
+        # Nothing would ever wake that task if the descriptor just went: it finds the end of the
+        # stream instead, and frees the connection itself.
+        self._closed = True
+        with socket.socket(fileno=os.dup(self.pgconn.socket)) as copy:
+            copy.shutdown(socket.SHUT_RDWR)
 
     def cancel(self) -> None:
         # libpq's old cancel opens a second connection and blocks until it is answered.
@@ -162,6 +181,7 @@ class Connection(psycopg.Connection[Row]):
 
     def _wait(self, gen: Any, interval: float | None, timeout: float | None) -> Any:
         pgconn = self.pgconn
+        self._waits += 1
         try:
             if timeout is None and interval is None:
                 return _drive(gen, pgconn.socket)
@@ -176,6 +196,10 @@ class Connection(psycopg.Connection[Row]):
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
                 raise psycopg.OperationalError("connection socket closed") from error
             raise
+        finally:
+            self._waits -= 1
+            if self._closed:
+                pgconn.finish()
 
     def _stop(self, gen: Any) -> None:
         """Cancel the running query and read what it still sends."""

@@ -182,13 +182,15 @@ class Pool:
         except PoolTimeout:
             raise
         except BaseException:
-            if not self._leave(place):
+            if not self._leave(place) and not place.refused:
                 # Served and cancelled at once: it goes to the next one.
                 if place.connection is None:
                     self._make_room()
                 else:
                     self._give(place.connection)
             raise
+        if place.refused:
+            raise OperationalError("the pool was closed meanwhile")
         return None if place.connection is None else (place.connection, time.monotonic())
 
     def _spared(self, place: _Place, spare: Callable[[], Any]) -> Any:
@@ -304,10 +306,14 @@ class Pool:
         connection.close()
 
     def close(self) -> None:
-        """Close what nobody uses; the others are closed when they come back."""
+        """Close what nobody uses, the rest when it comes back; those who wait get ``OperationalError``."""
         with self._lock:
             self.closed = True
             idle, self._idle = self._idle, deque()
+            waiting, self._waiting = self._waiting, deque()
+        for place in waiting:
+            place.refused = True
+            place.waiter.wake()
         for connection, _ in idle:
             self._drop(connection)
             self._make_room()
@@ -319,8 +325,9 @@ class Pool:
 class _Place:
     """A place in the queue. Woken without a connection, its owner may open one."""
 
-    __slots__ = ("connection", "waiter")
+    __slots__ = ("connection", "refused", "waiter")
 
     def __init__(self) -> None:
         self.waiter = Waiter()
         self.connection: Any = None
+        self.refused = False
