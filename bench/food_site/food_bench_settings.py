@@ -1,0 +1,12 @@
+"""The example's settings; with ``BENCH_STOCK`` set, those of a team without balrog."""
+
+import os
+
+from food_delivery.settings import *  # noqa: F403
+from food_delivery.settings import BALROG, DATABASES, INSTALLED_APPS
+
+ROOT_URLCONF = "food_bench_urls"
+if os.environ.get("BENCH_STOCK"):
+    INSTALLED_APPS.remove("balrog.django")
+    DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"
+    BALROG["REQUESTS"] = False
