@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib
 import os
+import resource
 import signal
 import socket
 import stat
@@ -19,6 +20,8 @@ __all__ = ["StartError", "load_application", "serve"]
 
 #: Connections that wait in the kernel until they are accepted.
 BACKLOG = 2048
+#: 10,000 connections, and as many of the application's own.
+DESCRIPTORS = 20_480
 #: How long cancelled requests have for their clean-up, in seconds.
 CLEAN_UP = 5.0
 
@@ -67,6 +70,7 @@ def _seconds(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     """Runs ``balrog serve`` and returns the exit status: 0, or 2 if it cannot start."""
     sys.path.insert(0, os.getcwd())
+    _raise_descriptor_limit()
     try:
         application = load_application(options.application)
         serve(
@@ -81,6 +85,15 @@ def run(options: argparse.Namespace) -> int:
         print(f"balrog: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the server takes connections; the usual 1,024 are for ``select``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def load_application(spec: str) -> Callable[..., Any]:
