@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """`make bench-food`: the example's view beside what else a Django team would use, one worker each.
 
-Every rival runs the very view of the example, but for the async one, which is the same in async style. The kitchen takes
-50 ms. The server has core 0; the generator, the kitchen and PostgreSQL have core 1. Rounds are interleaved, so that a
-noisy moment hits everyone; medians are printed.
+Every rival runs the very view of the example, but for the async one, which is the same in async style. The kitchen
+takes 50 ms. The server has core 0; the generator, the kitchen and PostgreSQL have core 1. Rounds are interleaved, so
+that a noisy moment hits everyone; medians are printed.
 """
 
 from __future__ import annotations
