@@ -300,3 +300,27 @@ def test_server_restarts(thing, postgres, mode):
     balrog.run(main)
     assert balrog.run(several) == [0] * 5
     connection.close()
+
+
+def test_a_cancel_that_comes_too_early_is_repeated(thing, monkeypatch):
+    """The server forgets a cancellation that overtakes its statement."""
+    from django.db import connection
+
+    once = psycopg_connection.Connection._try_cancel
+    asked = []
+
+    def deaf_at_first(self, **kwargs):
+        asked.append(kwargs)
+        if len(asked) > 1:
+            once(self, **kwargs)
+
+    def main():
+        with pytest.raises(TimeoutError), balrog.timeout(0.05), connection.cursor() as cursor:
+            cursor.execute("select pg_sleep(30)")
+        return thing.objects.count()
+
+    monkeypatch.setattr(psycopg_connection.Connection, "_try_cancel", deaf_at_first)
+    begun = time.monotonic()
+    assert balrog.run(main) == 0
+    assert len(asked) >= 2
+    assert time.monotonic() - begun < 4

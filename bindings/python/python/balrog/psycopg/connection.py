@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 #: Seconds that a cancelled query has to end on the server before the connection is given up.
 CANCEL_GRACE = 5.0
+#: Seconds after which it is cancelled once more; then twice as many, and so on.
+CANCEL_AGAIN = 0.1
 
 #: Generators of psycopg that end a transaction: cut short, the caller could not know whether it is committed.
 INDIVISIBLE = frozenset({"_commit_gen", "_rollback_gen", "_exit_gen", "_tpc_finish_gen"})
@@ -206,11 +208,25 @@ class Connection(psycopg.Connection[Row]):
         pgconn = self.pgconn
         try:
             with shield(CANCEL_GRACE):
-                self._try_cancel(timeout=CANCEL_GRACE)
                 # Not by `gen`: after a BEGIN it would go on and send the statement.
                 gen.close()
-                _drive_until(generators.execute(pgconn), pgconn.socket, monotonic() + CANCEL_GRACE)
+                self._cancel_and_drain()
         except BaseException:
             # Nobody knows what the server still sends: an answer to this query must never be
             # taken for the next one's.
             pgconn.finish()
+
+    def _cancel_and_drain(self) -> None:
+        pgconn = self.pgconn
+        until, pause = monotonic() + CANCEL_GRACE, CANCEL_AGAIN
+        while True:
+            self._try_cancel(timeout=max(until - monotonic(), 0.1))
+            now = monotonic()
+            try:
+                _drive_until(generators.execute(pgconn), pgconn.socket, min(now + pause, until))
+                return
+            except WaitTimeout:
+                # The server drops a request that comes before it has begun the statement.
+                if now >= until:
+                    raise
+                pause *= 2

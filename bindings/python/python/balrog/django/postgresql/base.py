@@ -277,7 +277,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.health_check_done = True
 
     def _cursor(self, name: str | None = None) -> Any:
-        if self._leased and self.errors_occurred and not self.in_atomic_block and self.connection.closed:  # pyright: ignore[reportOptionalMemberAccess]
+        if self._leased and not self.in_atomic_block and self.connection.closed:  # pyright: ignore[reportOptionalMemberAccess]
             self.close()  # the session has died: a task that lives on gets another
         return super()._cursor(name)
 
