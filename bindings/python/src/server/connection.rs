@@ -42,7 +42,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How many reads of one connection the loop does in a row; then others have their turn.
 pub(crate) const READS: u32 = 16;
 /// How many bytes a task moves without a wait before others have their turn.
-const BURST: usize = 1 << 20;
+const BURST: usize = 256 * 1024;
 
 /// The other end.
 #[derive(Debug, Default)]
