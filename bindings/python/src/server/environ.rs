@@ -73,15 +73,7 @@ pub(crate) fn request(py: Python<'_>, conn: &Arc<Conn>, head: &RequestHead<'_>) 
         Ok(None) => None,
         Err(refusal) => Some(Err(refusal)),
     };
-    let entry = conn.shared.logs().then(|| Entry {
-        line: format!(
-            "{} {} {}",
-            head.method,
-            head.target,
-            if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" }
-        ),
-        begun: Instant::now(),
-    });
+    let entry = conn.shared.logs().then(|| Entry { line: request_line(head), begun: Instant::now() });
     Ok(Request {
         environ: environ.unbind(),
         body,
@@ -90,6 +82,20 @@ pub(crate) fn request(py: Python<'_>, conn: &Arc<Conn>, head: &RequestHead<'_>) 
         chunked: head.framing == Framing::Chunked,
         head_only: head.method == "HEAD",
     })
+}
+
+/// The request line as the access log quotes it: nothing in it may end the quotes.
+fn request_line(head: &RequestHead<'_>) -> String {
+    let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
+    let line = format!("{} {} {version}", head.method, head.target);
+    if !line.bytes().any(|byte| matches!(byte, b'"' | b'\\') || byte.is_ascii_control()) {
+        return line;
+    }
+    let escape = |character: char| match character {
+        '"' | '\\' | '\0'..='\x1f' | '\x7f' => format!("\\x{:02x}", u32::from(character)),
+        other => other.to_string(),
+    };
+    line.chars().map(escape).collect()
 }
 
 fn add_header(
