@@ -134,16 +134,21 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self._source: Any = None
 
     def _task_pool(self) -> balrog.psycopg.Pool:
-        params = {**self.get_connection_params(), "autocommit": True}
+        settings = self.settings_dict
+        # What the parameters of a connection are made of: cheaper to compare than to make.
+        key = [settings[name] for name in ("NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS")]
+        key += (self.timezone_name, self.timezone)
         pool = _pools.get(self.alias)
-        if pool is None or pool.closed or pool.params != params:  # type: ignore[attr-defined]
+        if pool is None or pool.closed or pool.key != key:  # type: ignore[attr-defined]
             if pool is not None:  # the settings have changed, as at the start of tests
                 pool.close()
             # A wrapper of its own: it must not keep a task's alive.
-            maker = type(self)(self.settings_dict, self.alias)
-            options = pool_options(self.settings_dict, self.alias)
+            maker = type(self)(settings, self.alias)
+            params = {**self.get_connection_params(), "autocommit": True}
+            options = pool_options(settings, self.alias)
             pool = _pools[self.alias] = balrog.psycopg.Pool(lambda: maker._connect_for_pool(params), **options)
-            pool.params = params  # type: ignore[attr-defined]
+            key[5] = {**settings["OPTIONS"]}
+            pool.key = key  # type: ignore[attr-defined]
         return pool
 
     def _connect_for_pool(self, params: dict[str, Any]) -> Any:
