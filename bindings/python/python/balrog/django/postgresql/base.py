@@ -277,7 +277,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             super().close_if_health_check_failed()
         elif self.health_check_enabled and not self.health_check_done:
             if not self.is_usable():
-                self.connection.close()  # so that the pool drops it
+                self.connection.close()  # pyright: ignore[reportOptionalMemberAccess]  # so the pool drops it
                 self.close()
             self.health_check_done = True
 
