@@ -150,7 +150,10 @@ fn stream(
     let length = length.map_or(BodyLength::Unknown, BodyLength::Length);
     let mut exchange = Client.stream(request, length).map_err(|error| raise(py, &error))?;
     for piece in pieces {
-        exchange.write(&bytes(&piece?)?).map_err(|error| raise(py, &error))?;
+        if exchange.is_refused() {
+            break;
+        }
+        exchange.write(&body_bytes(&piece?)?).map_err(|error| raise(py, &error))?;
     }
     finish(py, exchange.response())
 }
@@ -204,6 +207,14 @@ fn bytes(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
         .map(|char| u8::try_from(u32::from(char)))
         .collect::<Result<_, _>>()
         .map_err(|_| PyUnicodeEncodeError::new_err(("latin-1", text.to_string(), 0, 1, "not in ISO-8859-1")))
+}
+
+/// Bytes as they are; text, of files opened as text for example, as UTF-8.
+fn body_bytes(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    match value.cast::<PyString>() {
+        Ok(text) => Ok(text.to_str()?.as_bytes().to_vec()),
+        Err(_) => bytes(value),
+    }
 }
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {

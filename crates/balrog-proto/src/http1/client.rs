@@ -28,6 +28,8 @@ pub struct Client {
     /// HEAD, whose response has no body whatever it says.
     head: bool,
     keep_alive: bool,
+    /// The request said that it is the last.
+    last: bool,
     /// Whether a byte of the current response has come.
     answered: bool,
 }
@@ -99,6 +101,7 @@ impl Client {
             informational: 0,
             head: false,
             keep_alive: true,
+            last: false,
             answered: false,
         }
     }
@@ -116,7 +119,7 @@ impl Client {
         self.scan = Scan::default();
         let head = &inbox.bytes()[start..end];
         let (version, status, reason) = status_line(head)?;
-        index_fields(head, &mut self.fields, &self.limits)?;
+        index_fields(head, &mut self.fields, &self.limits, is_tolerable_value)?;
         let headers = Headers::new(head, &self.fields);
         self.used = end;
         if status < 200 {
@@ -132,7 +135,7 @@ impl Client {
             }
         } else {
             let body = self.framing(&headers, status)?;
-            self.keep_alive = keeps_alive(&headers, version);
+            self.keep_alive = !self.last && keeps_alive(&headers, version);
             self.body = body;
             self.state = State::Body;
         }
@@ -219,6 +222,12 @@ fn status_line(head: &[u8]) -> Result<(Version, u16, Range<usize>), Error> {
         return Err(bad("the reason phrase has a control character", RULE));
     }
     Ok((version, status, reason))
+}
+
+/// "Field values containing other CTL characters are also invalid; however, recipients MAY retain
+/// such characters." (RFC 9110 section 5.5) Servers do send them, in cookies for example.
+fn is_tolerable_value(value: &[u8]) -> bool {
+    !value.iter().any(|byte| matches!(byte, b'\0' | b'\r' | b'\n'))
 }
 
 fn keeps_alive(headers: &Headers<'_>, version: Version) -> bool {
@@ -333,6 +342,10 @@ impl Link<Client> {
         };
         tail.extend_from_slice(b"\r\n");
         client.head = method == "HEAD";
+        client.last = headers.iter().any(|(name, value)| {
+            name.eq_ignore_ascii_case(b"connection")
+                && value.split(|&byte| byte == b',').any(|it| it.trim_ascii().eq_ignore_ascii_case(b"close"))
+        });
         client.state = State::Head;
         (client.informational, client.answered) = (0, false);
         Ok(())

@@ -2,7 +2,7 @@ use memchr::memchr;
 
 use crate::Error;
 use crate::http1::Limits;
-use crate::http1::grammar::{is_authority, is_field_value, is_token, list, number, trim};
+use crate::http1::grammar::{is_authority, is_token, list, number, trim};
 
 /// The HTTP version of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,8 +226,14 @@ fn lines(head: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     })
 }
 
-/// Notes where the fields of a head stand. The head is shorter than 64 KiB.
-pub(crate) fn index_fields(head: &[u8], fields: &mut Vec<Field>, limits: &Limits) -> Result<(), Error> {
+/// Notes where the fields of a head stand, whose values have to pass `is_value`. The head is
+/// shorter than 64 KiB.
+pub(crate) fn index_fields(
+    head: &[u8],
+    fields: &mut Vec<Field>,
+    limits: &Limits,
+    is_value: fn(&[u8]) -> bool,
+) -> Result<(), Error> {
     fields.clear();
     for (start, line) in lines(head).skip(1) {
         if fields.len() == limits.fields {
@@ -245,10 +251,10 @@ pub(crate) fn index_fields(head: &[u8], fields: &mut Vec<Field>, limits: &Limits
         }
         let raw = &line[colon + 1..];
         let value = trim(raw);
-        if !is_field_value(value) {
+        if !is_value(value) {
             return Err(bad("a field value has a control character", "RFC 9110 section 5.5"));
         }
-        let lead = raw.len() - raw.trim_ascii_start().len();
+        let lead = raw.iter().take_while(|&byte| matches!(byte, b' ' | b'\t')).count();
         let from = start + colon + 1 + if value.is_empty() { 0 } else { lead };
         fields.push(Field {
             name: (position(start)?, position(start + colon)?),

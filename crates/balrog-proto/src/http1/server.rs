@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use crate::http1::encode::{reason, write_chunk, write_field, write_length, write_status};
+use crate::http1::grammar::is_field_value;
 use crate::http1::head::{Field, Parsed, Scan, index_fields, parse_request};
 use crate::http1::{BodyDecoder, Framing, Limits, RequestHead, Version};
 use crate::{Error, Inbox, Link, Machine, Misuse, Outbox, Phase, Step, Timer};
@@ -132,7 +133,7 @@ impl Server {
         };
         let start = self.scan.start;
         let head = &inbox.bytes()[start..end];
-        index_fields(head, &mut self.fields, &self.limits)?;
+        index_fields(head, &mut self.fields, &self.limits, is_field_value)?;
         let parsed = parse_request(head, &self.fields)?;
         self.body = match parsed.framing {
             Framing::None => BodyDecoder::length(0),

@@ -20,6 +20,8 @@ pub(crate) struct Connection {
     stream: Stream,
     key: Key,
     reused: bool,
+    /// The peer takes no more; what it may have answered is still to be read.
+    deaf: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Connection {
         let mut limits = Limits::default();
         (limits.head, limits.header_line, limits.start_line) = (64_000, 32 * 1024, 16 * 1024);
         let key = Key { host: request.host.to_owned(), port: request.port, tls: request.tls.cloned() };
-        Ok(Self { link: Link::new(Machine::new(limits)), stream, key, reused: false })
+        Ok(Self { link: Link::new(Machine::new(limits)), stream, key, reused: false, deaf: false })
     }
 
     pub(crate) fn set_read_timeout(&mut self, timeout: Option<Duration>) {
@@ -87,6 +89,10 @@ impl Connection {
         self.reused = true;
     }
 
+    pub(crate) const fn is_deaf(&self) -> bool {
+        self.deaf
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         match &self.stream {
             Stream::Plain(tcp) => tcp.is_alive(),
@@ -105,6 +111,7 @@ impl Connection {
                 {
                     let rest = self.link.unsent();
                     self.link.transmitted(rest);
+                    self.deaf = true;
                     return Ok(());
                 }
                 Err(error) => return Err(Error::new(Phase::Send, error)),
@@ -122,8 +129,12 @@ impl Connection {
             Ok(n) => self.link.receive(&buffer[..n]),
             Err(error) => {
                 let mut error = Error::new(phase, error);
-                error.unanswered =
-                    self.link.is_unanswered() && error.source.kind() == io::ErrorKind::ConnectionReset;
+                // A TLS server may close without saying so first: the end comes unexpectedly then.
+                let closed = matches!(
+                    error.source.kind(),
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+                );
+                error.unanswered = self.link.is_unanswered() && closed;
                 return Err(error);
             }
         }

@@ -147,14 +147,21 @@ impl Exchange {
         self.connection.flush()
     }
 
+    /// Whether the server takes no more of the body: time to see what it answered.
+    pub const fn is_refused(&self) -> bool {
+        self.connection.is_deaf()
+    }
+
     /// Ends the request and waits for the head of the response.
     ///
     /// # Errors
     ///
     /// An [`Error`] of the phases `Send` and `Head`.
     pub fn response(mut self) -> Result<Response, Error> {
-        self.connection.link.finish().map_err(Error::misuse)?;
-        self.connection.flush()?;
+        if !self.is_refused() {
+            self.connection.link.finish().map_err(Error::misuse)?;
+            self.connection.flush()?;
+        }
         Response::receive(self.connection)
     }
 }

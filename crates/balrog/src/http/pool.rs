@@ -1,6 +1,7 @@
 //! Idle connections, kept per thread: a connection never changes its thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::process;
 use std::time::{Duration, Instant};
 
 use crate::http::Request;
@@ -16,10 +17,22 @@ const TOTAL: usize = 1_000;
 thread_local! {
     /// Longest unused first.
     static KEPT: RefCell<Vec<(Connection, Instant)>> = const { RefCell::new(Vec::new()) };
+    /// The process that made them.
+    static OWNER: Cell<u32> = const { Cell::new(0) };
+}
+
+/// After a fork the connections are the parent's: a child that used them too would read the
+/// parent's responses.
+fn disown_after_fork() {
+    let this = process::id();
+    if OWNER.replace(this) != this {
+        drop(KEPT.take());
+    }
 }
 
 /// A living connection for the request.
 pub(crate) fn take(request: &Request<'_>) -> Option<Connection> {
+    disown_after_fork();
     loop {
         // The last one used is the one least likely to have been closed.
         let (connection, since) = KEPT.with(|kept| {
@@ -35,6 +48,7 @@ pub(crate) fn take(request: &Request<'_>) -> Option<Connection> {
 
 /// Keeps a connection for the next request.
 pub(crate) fn give(mut connection: Connection) {
+    disown_after_fork();
     connection.set_reused();
     let surplus = KEPT.with(|kept| {
         let mut kept = kept.borrow_mut();
