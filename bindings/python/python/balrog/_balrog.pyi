@@ -71,6 +71,7 @@ class Server:
         on_stopped: Callable[[], object],
         *,
         keep_alive: float = 12.0,
+        at_once: int = 4096,
         access_log: Callable[[str], object] | None = None,
     ) -> Self: ...
     def listen(self, fd: int, name: str, port: str) -> None: ...

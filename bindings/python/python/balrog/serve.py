@@ -33,7 +33,9 @@ class StartError(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``balrog serve``."""
     parser.add_argument(
-        "application", metavar="MODULE[:APP]", help="WSGI application; APP is 'application' or 'app' unless told"
+        "application",
+        metavar="MODULE[:APP]",
+        help="WSGI application; APP is 'application' or 'app' unless told; 'make()' calls a factory",
     )
     parser.add_argument(
         "--bind",
@@ -58,6 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long running requests may take after SIGTERM or SIGINT (30)",
     )
+    parser.add_argument(
+        "--max-requests-at-once",
+        type=_count,
+        default=4096,
+        metavar="N",
+        help="requests that run at once; more wait for their turn (4096)",
+    )
 
 
 def _seconds(text: str) -> float:
@@ -65,6 +74,13 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return seconds
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return count
 
 
 def run(options: argparse.Namespace) -> int:
@@ -80,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
             access_log=options.access_log,
             keep_alive=options.keep_alive,
             graceful_timeout=options.graceful_timeout,
+            max_requests_at_once=options.max_requests_at_once,
         )
     except StartError as error:
         print(f"balrog: {error}", file=sys.stderr)
@@ -99,9 +116,13 @@ def _raise_descriptor_limit() -> None:
 def load_application(spec: str) -> Callable[..., Any]:
     """The WSGI application that ``MODULE[:APP]`` names.
 
-    Without ``APP`` it is the module's ``application``, else its ``app``. Raises ``StartError``.
+    Without ``APP`` it is the module's ``application``, else its ``app``; ``APP()`` calls a
+    factory. Raises ``StartError``.
     """
     module_name, _, attribute = spec.partition(":")
+    attribute, call, rest = attribute.partition("()")
+    if rest:
+        raise StartError(f"{spec!r} is not MODULE, MODULE:APP or MODULE:FACTORY()")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -119,6 +140,11 @@ def load_application(spec: str) -> Callable[..., Any]:
                 found = getattr(found, part)
         except AttributeError:
             continue
+        if call:
+            try:
+                found = found()
+            except Exception as error:
+                raise StartError(f"calling {module_name}:{name}() failed: {_one_line(error)}{_place(error)}") from error
         if not callable(found):
             raise StartError(f"{module_name}:{name} is not callable, so no WSGI application")
         return found
@@ -143,6 +169,7 @@ def serve(
     access_log: bool = True,
     keep_alive: float = 12.0,
     graceful_timeout: float = 30.0,
+    max_requests_at_once: int = 4096,
 ) -> None:
     """Serves ``application`` until SIGTERM or SIGINT, then lets running requests finish.
 
@@ -151,7 +178,14 @@ def serve(
     """
     stopping, stopped = Waiter(), Waiter()
     write_log = _write_log if access_log else None
-    server = Server(application, _log_error, stopped.wake, keep_alive=keep_alive, access_log=write_log)
+    server = Server(
+        application,
+        _log_error,
+        stopped.wake,
+        keep_alive=keep_alive,
+        at_once=max_requests_at_once,
+        access_log=write_log,
+    )
     with contextlib.ExitStack() as cleanup:
         sockets = [_listen(address, cleanup) for address in bind]
         addresses = []

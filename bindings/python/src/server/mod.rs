@@ -39,22 +39,24 @@ struct Server {
 
 #[pymethods]
 impl Server {
-    /// ``app`` is a WSGI application. ``keep_alive`` is in seconds. ``on_error(what, exception)``
+    /// ``app`` is a WSGI application. ``keep_alive`` is in seconds; ``at_once``
+    /// requests run at once, more wait for their turn. ``on_error(what, exception)``
     /// is called for every exception that no one else sees, ``on_stopped()`` when the last
     /// connection is gone after ``stop()``, ``access_log(lines)`` with finished log lines.
     #[new]
-    #[pyo3(signature = (app, on_error, on_stopped, *, keep_alive = 12.0, access_log = None))]
+    #[pyo3(signature = (app, on_error, on_stopped, *, keep_alive = 12.0, at_once = 4_096, access_log = None))]
     fn new(
         py: Python<'_>,
         app: Py<PyAny>,
         on_error: Py<PyAny>,
         on_stopped: Py<PyAny>,
         keep_alive: f64,
+        at_once: usize,
         access_log: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let keep_alive = Duration::try_from_secs_f64(keep_alive)
             .map_err(|_| PyValueError::new_err("keep_alive is a number of seconds, zero or more"))?;
-        let shared = Shared::new(py, app, on_error, on_stopped, keep_alive, access_log)?;
+        let shared = Shared::new(py, app, on_error, on_stopped, keep_alive, at_once, access_log)?;
         Ok(Self { shared: Arc::new(shared), listeners: Vec::new() })
     }
 

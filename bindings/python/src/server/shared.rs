@@ -20,8 +20,6 @@ use crate::task::copy_context;
 
 /// Open connections at most; more wait in the kernel's queue.
 const CONNECTIONS: usize = 10_000;
-/// Requests that run at once at most; more wait for their turn.
-const RUNNING: usize = 4_096;
 
 /// A server's state. Guarded by the interpreter lock.
 pub(crate) struct Shared {
@@ -35,6 +33,8 @@ pub(crate) struct Shared {
     on_error: Py<PyAny>,
     on_stopped: Py<PyAny>,
     access_log: Option<Py<PyAny>>,
+    /// Requests that run at once at most; more wait for their turn.
+    at_once: usize,
     state: GilCell<State>,
 }
 
@@ -58,6 +58,7 @@ impl Shared {
         on_error: Py<PyAny>,
         on_stopped: Py<PyAny>,
         keep_alive: Duration,
+        at_once: usize,
         access_log: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let mut http = http1::Limits::default();
@@ -71,6 +72,7 @@ impl Shared {
             on_error,
             on_stopped,
             access_log,
+            at_once: at_once.max(1),
             state: GilCell::new(State::default()),
         })
     }
@@ -119,7 +121,7 @@ impl Shared {
     pub(crate) fn begin(&self, py: Python<'_>, hub: &Hub, conn: Arc<Conn>, request: Request) {
         {
             let mut state = self.state.borrow_mut(py);
-            if state.running >= RUNNING {
+            if state.running >= self.at_once {
                 state.waiting.push_back((conn, request));
                 return;
             }

@@ -17,6 +17,14 @@ def application(environ, start_response):
     return globals()["on_" + environ["PATH_INFO"].strip("/").replace("/", "_")](environ, start_response)
 
 
+def make():
+    return application
+
+
+def broken_factory():
+    raise RuntimeError("no luck")
+
+
 def text(start_response, body, status="200 OK"):
     start_response(status, [("Content-Type", "text/plain")])
     return [body if isinstance(body, bytes) else json.dumps(body).encode()]

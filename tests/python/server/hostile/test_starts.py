@@ -22,6 +22,9 @@ def balrog(*arguments, directory=HERE):
     ("arguments", "says"),
     [
         (["no.such.package"], "no"),
+        (["application:broken_factory()"], "no luck"),
+        (["application:events()"], "events"),
+        (["application:make()()"], "make()()"),
         (["application", "--bind", "nonsense"], "nonsense"),
         (["application", "--bind", "127.0.0.1:99999"], "99999"),
         (["application", "--bind", "no-such-host.invalid:0"], "no-such-host.invalid"),
@@ -118,3 +121,16 @@ def test_the_access_log(tmp_path):
     if second is not None and second.status == 200:
         assert '?"' not in lines[1].split("GET ")[1]
     assert '"GET /raise HTTP/1.1" 500' in lines[-1]
+
+
+def test_a_factory_and_a_limit_of_requests_at_once():
+    with serving(HERE, "application:make()", "--max-requests-at-once", "2") as served:
+        client = Client(served)
+        begun = time.monotonic()
+        with client.wire() as one, client.wire() as two, client.wire() as three:
+            for wire in (one, two, three):
+                wire.send(request("/sleep?0.5"))
+            assert one.response().body == two.response().body == b"slept"
+            assert time.monotonic() - begun < 0.95
+            assert three.response().body == b"slept"
+            assert time.monotonic() - begun > 0.95
