@@ -1,6 +1,7 @@
 """PEP 3333, and what a request gets of its own."""
 
 import concurrent.futures
+import email.utils
 import time
 
 import pytest
@@ -108,6 +109,11 @@ def test_what_belongs_to_an_earlier_request_is_of_no_use(server):
         "the request is over",
         "the request is over, and its body was not read in time",
     ]
+
+
+def test_the_date_is_right(server):
+    date = email.utils.parsedate_to_datetime(ask(server, "body").headers["Date"])
+    assert abs(date.timestamp() - time.time()) < 3
 
 
 def test_file_wrapper(server):
