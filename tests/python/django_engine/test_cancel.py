@@ -324,3 +324,29 @@ def test_a_cancel_that_comes_too_early_is_repeated(thing, monkeypatch):
     assert balrog.run(main) == 0
     assert len(asked) >= 2
     assert time.monotonic() - begun < 4
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_executemany_and_pipelines(thing, waits, atomic):
+    """Interrupted in a pipeline, whose answers nobody can tell apart any more: the next user is not confused."""
+    from django.db import connection, transaction
+
+    table = thing._meta.db_table
+
+    def body(number):
+        with transaction.atomic() if atomic else balrog.timeout(None), connection.cursor() as cursor:
+            names = [[f"{number}-{i}"] for i in range(8)]
+            cursor.executemany(f"insert into {table} (name) values (%s)", names)
+            with connection.connection.pipeline():
+                for i in range(5):
+                    cursor.cursor.execute("select pg_sleep(0.01), %s", [i])
+                cursor.cursor.execute("select 7")
+
+    def check(number, task):
+        cancelled = isinstance(task.exception(), balrog.Cancelled)
+        # At its COMMIT a transaction is not cancelled any more, nor is a pipeline at its end.
+        assert cancelled or task.exception() is None
+        left = balrog.run(lambda: thing.objects.filter(name__startswith=f"{number}-").count())
+        assert left in range(9) if not atomic else left == (0 if cancelled else 8)
+
+    assert sweep(waits, body, check) >= 3

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import connection as _original
 from psycopg import errors, generators
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import Row
 
 from balrog import to_thread
@@ -218,6 +218,11 @@ class Connection(psycopg.Connection[Row]):
 
     def _cancel_and_drain(self) -> None:
         pgconn = self.pgconn
+        if pgconn.pipeline_status != PipelineStatus.OFF:
+            # Which statements ran, and whose answers are due, cannot be told any more.
+            self._try_cancel(timeout=CANCEL_GRACE)
+            pgconn.finish()
+            return
         until, pause = monotonic() + CANCEL_GRACE, CANCEL_AGAIN
         while True:
             self._try_cancel(timeout=max(until - monotonic(), 0.1))
