@@ -17,6 +17,8 @@ MAX_RATIO = 1000
 MAX_CODINGS = 5
 #: Decoders hand out no more than this at a time.
 _PIECE = 1 << 16
+#: What is fed at a time to one that knows no such limit.
+_SLICE = 64
 
 
 class Decoder:
@@ -57,7 +59,7 @@ def decoder(coding: str, limit: int | None = None) -> Decoder | None:
         elif name == "deflate":
             stages.append(_Deflate())
         elif name == "br" and hasattr(_urllib3, "BrotliDecoder"):
-            stages.append(_Borrowed(_urllib3.BrotliDecoder()))
+            stages.append(_Borrowed(_urllib3.BrotliDecoder(), sliced=True))
         elif name == "zstd" and hasattr(_urllib3, "ZstdDecoder"):
             stages.append(_Borrowed(_urllib3.ZstdDecoder()))
         else:
@@ -153,13 +155,19 @@ def _inflate(z: Any, piece: bytes) -> bytes:
 class _Borrowed:
     """A decoder of urllib3's, for the codings whose libraries it found."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, sliced: bool = False) -> None:
         self._inner = inner
+        # Brotli 1.2 loses output when its limit is met: small slices bound what comes at a time.
+        self._sliced = sliced
         self._begun = False
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         self._begun = True
         try:
+            if self._sliced:
+                for at in range(0, len(piece), _SLICE):
+                    yield self._inner.decompress(piece[at : at + _SLICE])
+                return
             data = self._inner.decompress(piece, max_length=_PIECE)
             while data or self._inner.has_unconsumed_tail:
                 yield data
