@@ -273,6 +273,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.offer()
 
     def close_if_health_check_failed(self) -> None:
+        if self.connection is None:
+            return  # and Django's would load psycopg_pool for the option `pool`, which is ours
         if not self._leased:
             super().close_if_health_check_failed()
         elif self.health_check_enabled and not self.health_check_done:
