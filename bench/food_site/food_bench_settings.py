@@ -12,4 +12,4 @@ if os.environ.get("BENCH_STOCK"):
     BALROG["REQUESTS"] = False
 else:
     # 2,000 orders that share one core wait longer for their turn than a site would let them.
-    DATABASES["default"]["OPTIONS"] = {"pool": {"max_size": 20, "timeout": 30}}
+    DATABASES["default"]["OPTIONS"] = {"balrog_pool": {"max_size": 20, "timeout": 30}}
