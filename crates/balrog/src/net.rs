@@ -17,6 +17,8 @@ pub struct TcpStream {
     pub read_timeout: Option<Duration>,
     /// How long a write waits for room.
     pub write_timeout: Option<Duration>,
+    /// Until when any wait may last, whatever its time-out: for an exchange as a whole.
+    pub deadline: Option<Instant>,
 }
 
 impl TcpStream {
@@ -62,7 +64,9 @@ impl TcpStream {
         since: &mut Option<Instant>,
     ) -> io::Result<()> {
         let start = *since.get_or_insert_with(Instant::now);
-        Ok(wait_io(self.inner.as_fd(), interest, timeout.and_then(|timeout| start.checked_add(timeout)))?)
+        let until = timeout.and_then(|timeout| start.checked_add(timeout));
+        let until = [until, self.deadline].into_iter().flatten().min();
+        Ok(wait_io(self.inner.as_fd(), interest, until)?)
     }
 }
 
@@ -91,7 +95,7 @@ fn connect_to(address: SocketAddr, deadline: Option<Instant>) -> io::Result<TcpS
     let inner = std::net::TcpStream::from(socket);
     // Requests go out whole; waiting for more to send with them only delays them.
     inner.set_nodelay(true)?;
-    Ok(TcpStream { inner, read_timeout: None, write_timeout: None })
+    Ok(TcpStream { inner, read_timeout: None, write_timeout: None, deadline: None })
 }
 
 impl Read for TcpStream {

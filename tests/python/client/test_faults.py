@@ -178,3 +178,22 @@ def test_cancelled(in_body, server):
         assert ended == [b""]
 
     balrog.run(body)
+
+
+def test_a_body_that_was_broken_off_is_never_whole(server):
+    def handler(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfour")
+        peer.socket.recv(1)
+
+    url = server(handler).url
+
+    def body():
+        response = requests.get(url, stream=True)
+        with pytest.raises(TimeoutError), balrog.timeout(0.2):
+            response.raw.read()
+        # The same response, asked again: an error, and not the four bytes that came.
+        with pytest.raises(requests.RequestException):
+            response.raw.read()
+
+    balrog.run(body)

@@ -57,9 +57,10 @@ impl Connection {
             None => Stream::Plain(tcp),
             Some(tls) => {
                 let mut tcp = tcp;
-                tcp.read_timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-                let session =
+                tcp.deadline = deadline;
+                let mut session =
                     tls.connect(request.host, tcp).map_err(|error| Error::new(Phase::Tls, error))?;
+                session.sock.deadline = None;
                 Stream::Tls(Box::new(session))
             }
         };
@@ -93,10 +94,18 @@ impl Connection {
         self.deaf
     }
 
-    pub(crate) fn is_alive(&self) -> bool {
-        match &self.stream {
+    /// Whether the connection, which is idle, can take a request: nothing unasked has come,
+    /// neither to the socket nor to what the TLS session has taken in already.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        match &mut self.stream {
             Stream::Plain(tcp) => tcp.is_alive(),
-            Stream::Tls(tls) => tls.sock.is_alive(),
+            Stream::Tls(tls) => {
+                let quiet = tls
+                    .conn
+                    .process_new_packets()
+                    .is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed());
+                quiet && tls.sock.is_alive()
+            }
         }
     }
 
@@ -163,7 +172,15 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(tcp) => tcp.write(bytes),
-            Self::Tls(tls) => tls.write(bytes),
+            // Not `StreamOwned`'s own write: that drops an error of the socket, and with it a
+            // cancellation.
+            Self::Tls(tls) => {
+                let n = tls.conn.writer().write(bytes)?;
+                while tls.conn.wants_write() {
+                    tls.conn.write_tls(&mut tls.sock)?;
+                }
+                Ok(n)
+            }
         }
     }
 

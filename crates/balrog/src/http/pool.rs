@@ -35,7 +35,7 @@ pub(crate) fn take(request: &Request<'_>) -> Option<Connection> {
     disown_after_fork();
     loop {
         // The last one used is the one least likely to have been closed.
-        let (connection, since) = KEPT.with(|kept| {
+        let (mut connection, since) = KEPT.with(|kept| {
             let mut kept = kept.borrow_mut();
             let index = kept.iter().rposition(|(connection, _)| connection.key().fits(request))?;
             Some(kept.remove(index))

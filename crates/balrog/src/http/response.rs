@@ -23,6 +23,8 @@ pub struct Response {
     /// Came with a piece of the body, and was not wanted yet.
     left: Vec<u8>,
     taken: usize,
+    /// Reading has failed, so that there is no end that could be told.
+    broken: bool,
 }
 
 impl Response {
@@ -42,6 +44,7 @@ impl Response {
                         connection: None,
                         left: Vec::new(),
                         taken: 0,
+                        broken: false,
                     };
                     response.connection = Some(connection);
                     return Ok(response);
@@ -104,7 +107,7 @@ impl Response {
 
     /// Whether the whole body has been read.
     pub fn is_complete(&self) -> bool {
-        self.connection.is_none() && self.left.is_empty()
+        self.connection.is_none() && self.left.is_empty() && !self.broken
     }
 
     /// Closes the connection, unless the body was read to its end.
@@ -114,6 +117,15 @@ impl Response {
     }
 
     fn piece(&mut self) -> Result<Vec<u8>, Error> {
+        if self.broken {
+            // Also after an interrupt: what was read so far must not pass for the whole.
+            let error = std::io::Error::other("reading it was broken off before");
+            return Err(Error::new(Phase::Body, error));
+        }
+        self.next_piece().inspect_err(|_| self.broken = true)
+    }
+
+    fn next_piece(&mut self) -> Result<Vec<u8>, Error> {
         // Not in its place while it waits: an error on the way must not leave it half read.
         let Some(mut connection) = self.connection.take() else { return Ok(Vec::new()) };
         loop {

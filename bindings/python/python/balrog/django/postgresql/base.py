@@ -23,7 +23,7 @@ from django.db.backends.signals import connection_created
 from psycopg.pq import TransactionStatus
 
 import balrog.psycopg
-from balrog._balrog import current_task, shield
+from balrog._balrog import shield
 from balrog.django.connections import install, own
 from balrog.django.postgresql.options import pool_options
 
@@ -132,11 +132,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
         #: Server-side cursors: their rows are still on the server.
         self._named: list[weakref.ref[Any]] = []
         self._source: Any = None
-
-    @property
-    def pool(self) -> Any:
-        """Django's own pool; none in a task, whose thread it would block."""
-        return None if current_task() is not None else super().pool
 
     def _task_pool(self) -> balrog.psycopg.Pool:
         settings = self.settings_dict
