@@ -380,25 +380,11 @@ fn check_host(headers: &Headers<'_>, version: Version) -> Result<(), Error> {
 /// How the body of a request ends; anything that could be read in two ways is refused.
 fn request_framing(headers: &Headers<'_>, version: Version) -> Result<Framing, Error> {
     const RULE: &str = "RFC 9112 section 6.3";
-    let mut codings = headers.all("transfer-encoding");
-    let coding = codings.next();
     let length = content_length(headers)?;
-    let Some(coding) = coding else {
+    if headers.get("transfer-encoding").is_none() {
         return Ok(length.map_or(Framing::None, Framing::Length));
-    };
-    if codings.next().is_some() {
-        return Err(bad("two Transfer-Encoding fields", RULE));
     }
-    if !coding.eq_ignore_ascii_case(b"chunked") {
-        let known = list(coding).all(|element| element.eq_ignore_ascii_case(b"chunked"));
-        // "A server that receives a request message with a transfer coding it does not
-        // understand SHOULD respond with 501 (Not Implemented)."
-        return Err(Error::violation(
-            if known { 400 } else { 501 },
-            "the transfer coding is not chunked",
-            RULE,
-        ));
-    }
+    single_chunked(headers)?;
     if version == Version::Http10 {
         return Err(bad("Transfer-Encoding in an HTTP/1.0 request", "RFC 9112 section 6.1"));
     }
