@@ -25,11 +25,13 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+mod entropy;
 mod error;
 pub mod http1;
 mod link;
 pub mod websocket;
 
 pub use buffer::{Inbox, Outbox, Tail};
+pub use entropy::Entropy;
 pub use error::{Error, Limit, Misuse, Phase, Timer, Violation};
 pub use link::{Link, Machine, Step};
