@@ -31,7 +31,7 @@ pub mod http1;
 mod link;
 pub mod websocket;
 
-pub use buffer::{Inbox, Outbox, Tail};
+pub use buffer::{Inbox, Outbox, Segments, Tail};
 pub use entropy::Entropy;
-pub use error::{Error, Limit, Misuse, Phase, Timer, Violation};
-pub use link::{Link, Machine, Step};
+pub use error::{Error, Limit, Misuse, Phase, Rule, Timer, Violation};
+pub use link::{Interest, Link, Machine, Step, Transmit};

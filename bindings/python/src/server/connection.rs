@@ -207,7 +207,7 @@ impl Conn {
         environ: Arc<Py<PyDict>>,
     ) -> std::io::Result<()> {
         let fd = Arc::new(fd);
-        let link = Box::new(Link::new(Server::new(shared.http.clone())));
+        let link = Box::new(Link::new(Server::new(Arc::clone(&shared.http))));
         let conn = Arc::new(Self {
             peer,
             shared: Arc::clone(&shared),

@@ -24,7 +24,7 @@ const CONNECTIONS: usize = 10_000;
 /// A server's state. Guarded by the interpreter lock.
 pub(crate) struct Shared {
     pub(crate) app: Py<PyAny>,
-    pub(crate) http: http1::Limits,
+    pub(crate) http: Arc<http1::Limits>,
     pub(crate) websocket: websocket::Limits,
     /// The variables that the server was started with; every request gets a copy.
     context: Py<PyAny>,
@@ -65,7 +65,7 @@ impl Shared {
         http.idle_time = Some(keep_alive);
         Ok(Self {
             app,
-            http,
+            http: Arc::new(http),
             websocket: websocket::Limits::default(),
             context: copy_context(py)?.unbind(),
             remote: Arc::clone(&Hub::current(py)?.remote),

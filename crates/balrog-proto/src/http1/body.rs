@@ -246,7 +246,7 @@ impl BodyDecoder {
     }
 }
 
-const fn bad(reason: &'static str) -> Error {
+fn bad(reason: &'static str) -> Error {
     Error::violation(400, reason, "RFC 9112 section 7.1")
 }
 

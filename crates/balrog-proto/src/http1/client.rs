@@ -1,4 +1,5 @@
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::http1::encode::{write_chunk, write_field, write_length};
@@ -7,7 +8,7 @@ use crate::http1::head::{
     Field, Headers, Scan, content_length, index_fields, response_version, single_chunked,
 };
 use crate::http1::{BodyDecoder, BodyLength, Limits, Version};
-use crate::{Error, Inbox, Link, Machine, Misuse, Outbox, Phase, Step};
+use crate::{Error, Inbox, Interest, Link, Machine, Misuse, Outbox, Phase, Step};
 
 /// Informational responses that one exchange may bring.
 const INFORMATIONAL: usize = 16;
@@ -17,7 +18,7 @@ const INFORMATIONAL: usize = 16;
 /// It has no deadlines of its own; its driver knows how long a caller is willing to wait.
 #[derive(Debug)]
 pub struct Client {
-    limits: Limits,
+    limits: Arc<Limits>,
     state: State,
     request: Sending,
     scan: Scan,
@@ -88,10 +89,10 @@ enum Found {
 }
 
 impl Client {
-    /// A connection on which nothing has happened.
-    pub fn new(limits: Limits) -> Self {
+    /// A connection on which nothing has happened. Connections can share their limits.
+    pub fn new(limits: impl Into<Arc<Limits>>) -> Self {
         Self {
-            limits,
+            limits: limits.into(),
             state: State::Idle,
             request: Sending::Done,
             scan: Scan::default(),
@@ -197,7 +198,7 @@ impl Client {
     }
 }
 
-const fn bad(reason: &'static str, rule: &'static str) -> Error {
+fn bad(reason: &'static str, rule: &'static str) -> Error {
     Error::violation(0, reason, rule)
 }
 
@@ -273,8 +274,8 @@ impl Machine for Client {
         Ok(())
     }
 
-    fn wants_input(&self) -> bool {
-        self.state != State::Closed
+    fn interest(&self) -> Interest {
+        Interest::read_if(self.state != State::Closed)
     }
 }
 

@@ -148,7 +148,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
-const fn bad(reason: &'static str, rule: &'static str) -> Error {
+fn bad(reason: &'static str, rule: &'static str) -> Error {
     Error::violation(400, reason, rule)
 }
 

@@ -1,18 +1,21 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::http1::encode::{reason, write_chunk, write_field, write_length, write_status};
 use crate::http1::grammar::is_field_value;
 use crate::http1::head::{Field, Parsed, Scan, index_fields, parse_request};
 use crate::http1::{BodyDecoder, Framing, Limits, RequestHead, Version};
-use crate::{Error, Inbox, Link, Machine, Misuse, Outbox, Phase, Step, Timer};
+use crate::{Error, Inbox, Interest, Link, Machine, Misuse, Outbox, Phase, Step, Timer};
 
 /// A body has to come this long before its rate counts.
 const RATE_FROM: Duration = Duration::from_secs(10);
+/// Room for so many fields is kept between two requests.
+const KEEP_FIELDS: usize = 16;
 
 /// The server's side of a connection: requests in, responses out, one after the other.
 #[derive(Debug)]
 pub struct Server {
-    limits: Limits,
+    limits: Arc<Limits>,
     state: State,
     scan: Scan,
     fields: Vec<Field>,
@@ -100,10 +103,10 @@ enum Found {
 }
 
 impl Server {
-    /// A connection on which nothing has happened.
-    pub fn new(limits: Limits) -> Self {
+    /// A connection on which nothing has happened. Connections can share their limits.
+    pub fn new(limits: impl Into<Arc<Limits>>) -> Self {
         Self {
-            limits,
+            limits: limits.into(),
             state: State::Head,
             scan: Scan::default(),
             fields: Vec::new(),
@@ -225,6 +228,16 @@ impl Server {
         self.request = Request::default();
         self.response = Response::None;
         (self.since, self.begun, self.waiting) = (None, false, None);
+        // A connection may rest for long now.
+        if self.fields.capacity() > KEEP_FIELDS {
+            self.fields = Vec::new();
+        }
+    }
+
+    /// Heap storage that the machine itself holds.
+    #[cfg(test)]
+    pub(crate) fn heap(&self) -> usize {
+        self.fields.capacity() * size_of::<Field>()
     }
 
     /// Ends the connection with an answer to `error`, if one can be given and none has begun.
@@ -318,8 +331,8 @@ impl Machine for Server {
         Err(error)
     }
 
-    fn wants_input(&self) -> bool {
-        !matches!(self.state, State::Respond | State::Closed)
+    fn interest(&self) -> Interest {
+        Interest::read_if(!matches!(self.state, State::Respond | State::Closed))
     }
 }
 

@@ -103,7 +103,7 @@ pub(crate) fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
     }
 }
 
-const fn bad(reason: &'static str, rule: &'static str) -> Error {
+fn bad(reason: &'static str, rule: &'static str) -> Error {
     Error::violation(1002, reason, rule)
 }
 

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use crate::websocket::frame::{self, BINARY, CLOSE, CONTINUATION, Header, PING, PONG, TEXT};
 use crate::websocket::utf8::Validator;
-use crate::{Error, Inbox, Link, Machine, Misuse, Outbox, Phase, Step, Timer};
+use crate::{Error, Inbox, Interest, Link, Machine, Misuse, Outbox, Phase, Step, Timer};
 
 /// Unsent bytes from which on pings are not answered: the peer does not read anyway.
 const PONG_BACKLOG: usize = 64 * 1024;
@@ -347,8 +347,8 @@ impl Machine for Peer {
         Err(Error::Timeout(timer))
     }
 
-    fn wants_input(&self) -> bool {
-        self.state != State::Closed
+    fn interest(&self) -> Interest {
+        Interest::read_if(self.state != State::Closed)
     }
 }
 

@@ -1,0 +1,197 @@
+/// The most that is made ready for one read, however much the peer declared.
+const AHEAD: usize = 64 * 1024;
+
+/// Bytes from the peer that the machine has not used up, in one piece.
+///
+/// ```text
+///   bytes: | used up | not used up yet | space for the next read |
+///          0       start              end                bytes.len()
+/// ```
+///
+/// Empty, it owns no storage: an idle connection costs the struct only.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// How many bytes were used up since the connection began.
+    position: u64,
+    eof: bool,
+    /// How many bytes were ever moved to make room, for the test that this stays linear.
+    #[cfg(test)]
+    moved: usize,
+}
+
+impl Inbox {
+    /// Appends what was read.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.compact();
+        let end = self.end + bytes.len();
+        match self.bytes.get_mut(self.end..end) {
+            Some(space) => space.copy_from_slice(bytes),
+            None => {
+                self.bytes.truncate(self.end);
+                self.bytes.extend_from_slice(bytes);
+            }
+        }
+        self.end = end;
+    }
+
+    /// Room to read into, `hint` bytes or 64 KiB if that is less; at least one byte. What is
+    /// then read is told to [`Inbox::received`].
+    pub fn space(&mut self, hint: usize) -> &mut [u8] {
+        self.compact();
+        let want = self.end + hint.clamp(1, AHEAD);
+        if self.bytes.len() < want {
+            self.bytes.resize(want, 0);
+        }
+        &mut self.bytes[self.end..want]
+    }
+
+    /// `n` bytes were read into [`Inbox::space`].
+    pub fn received(&mut self, n: usize) {
+        self.end = self.bytes.len().min(self.end + n);
+        self.give_back();
+    }
+
+    /// What has not been used up.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// The same, to unmask in place.
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
+    /// Uses up `n` bytes.
+    #[inline]
+    pub fn discard(&mut self, n: usize) {
+        let n = n.min(self.end - self.start);
+        self.start += n;
+        self.position += n as u64;
+        self.give_back();
+    }
+
+    /// Whether everything is used up.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// How many bytes are not used up.
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// How many bytes were used up since the connection began.
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The peer sends nothing more.
+    pub fn set_eof(&mut self) {
+        self.eof = true;
+    }
+
+    /// Whether the peer sends nothing more.
+    #[inline]
+    pub const fn is_eof(&self) -> bool {
+        self.eof
+    }
+
+    /// Bytes went from the peer to the caller without passing through here.
+    pub(crate) fn passed(&mut self, n: u64) {
+        self.position += n;
+    }
+
+    #[inline]
+    fn give_back(&mut self) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            self.bytes = Vec::new();
+        }
+    }
+
+    /// Moves what is left to the front, once at least as much is used up: every byte is moved
+    /// less than once on average.
+    fn compact(&mut self) {
+        if self.start > 0 && self.start >= self.end - self.start {
+            #[cfg(test)]
+            {
+                self.moved += self.end - self.start;
+            }
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+    }
+
+    /// Heap storage held.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_inbox_owns_nothing() {
+        let mut inbox = Inbox::default();
+        inbox.push(&[0; 100_000]);
+        inbox.discard(100_000);
+        assert_eq!(inbox.capacity(), 0);
+        inbox.space(100);
+        inbox.received(0);
+        assert_eq!(inbox.capacity(), 0);
+        assert_eq!(inbox.position(), 100_000);
+    }
+
+    #[test]
+    fn bytes_come_in_order_whatever_the_pieces_and_the_way_in() {
+        let mut inbox = Inbox::default();
+        let (mut got, mut expected) = (Vec::new(), Vec::new());
+        for byte in 0..=255_u8 {
+            let piece = [byte; 3];
+            expected.extend_from_slice(&piece);
+            if byte % 2 == 0 {
+                inbox.push(&piece);
+            } else {
+                let space = inbox.space(3 + usize::from(byte));
+                space[..3].copy_from_slice(&piece);
+                inbox.received(3);
+            }
+            got.push(inbox.bytes()[0]);
+            inbox.discard(1);
+        }
+        got.extend_from_slice(inbox.bytes());
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn space_is_bounded_whatever_was_declared() {
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.space(usize::MAX).len(), AHEAD);
+        assert_eq!(inbox.space(0).len(), 1);
+    }
+
+    #[test]
+    fn draining_the_front_is_linear() {
+        // A backlog that never runs empty: what would move at each discard is all of it.
+        let mut inbox = Inbox::default();
+        inbox.push(&[7; 50_000]);
+        let mut pushed = 50_000;
+        for _ in 0..50_000 {
+            inbox.push(&[7; 4]);
+            inbox.discard(4);
+            pushed += 4;
+        }
+        assert!(inbox.moved <= pushed, "{} bytes moved for {pushed} received", inbox.moved);
+    }
+}
