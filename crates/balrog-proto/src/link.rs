@@ -36,6 +36,11 @@ pub trait Machine {
     /// machine waits for its owner and when it is done. (Writing is the [`Link`]'s to know.)
     fn interest(&self) -> Interest;
 
+    /// Another machine takes over: uses up what the last event lent, and nothing else.
+    fn hand_over(&mut self, inbox: &mut Inbox) {
+        let _ = inbox;
+    }
+
     /// So many of the next bytes from the peer are payload and nothing else.
     fn bulk(&self) -> Option<u64> {
         None
@@ -314,7 +319,8 @@ impl<M: Machine> Link<M> {
 
     /// Another protocol takes over: what was received and not used travels on, and what is to
     /// be sent is sent first.
-    pub fn replace<N: Machine>(self, machine: N) -> Link<N> {
+    pub fn replace<N: Machine>(mut self, machine: N) -> Link<N> {
+        self.machine.hand_over(&mut self.inbox);
         Link {
             machine,
             inbox: self.inbox,

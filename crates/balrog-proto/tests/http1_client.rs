@@ -163,3 +163,31 @@ fn an_unsound_request_is_not_sent() {
         Some(&b"POST /x?y HTTP/1.1\r\nHost: a:8080\r\nA: b\r\nContent-Length: 2\r\n\r\nok"[..])
     );
 }
+
+#[test]
+fn protocols_are_switched_only_if_asked() {
+    let response = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nleft over";
+    for cut in 0..=response.len() {
+        let mut link = Link::new(Client::new(Limits::default()));
+        let fields: [(&[u8], &[u8]); 2] = [(b"Upgrade", b"x"), (b"Connection", b"Upgrade")];
+        link.request("GET", "/", "conf.test", &fields, BodyLength::None).unwrap();
+        let mut upgraded = false;
+        for piece in [&response[..cut], &response[cut..]] {
+            link.receive(piece);
+            if !upgraded && let Step::Event(event) = link.poll_event(Instant::now()).unwrap() {
+                assert!(matches!(event, ClientEvent::Upgraded(head) if head.status == 101));
+                upgraded = true;
+            }
+        }
+        assert!(upgraded);
+        // Whether the event was the last thing that anybody asked for or not.
+        if cut % 2 == 0 {
+            assert!(matches!(link.poll_event(Instant::now()), Ok(Step::Paused)));
+            assert!(!link.wants_input());
+        }
+        assert_eq!(link.replace(Client::new(Limits::default())).unread(), "left over".len(), "cut at {cut}");
+    }
+    let seen = fetch("GET", &[response], true);
+    assert_eq!(seen.error.and_then(|error| error.code()), None);
+    assert!(matches!(seen.error, Some(Error::Violation(_))));
+}

@@ -31,6 +31,8 @@ pub struct Client {
     keep_alive: bool,
     /// The request said that it is the last.
     last: bool,
+    /// The request asked for another protocol.
+    upgrade: bool,
     /// Whether a byte of the current response has come.
     answered: bool,
 }
@@ -40,6 +42,8 @@ enum State {
     Idle,
     Head,
     Body,
+    /// The server switched protocols.
+    Upgraded,
     Closed,
 }
 
@@ -57,6 +61,9 @@ pub enum ClientEvent<'b> {
     Informational(ResponseHead<'b>),
     /// The head of the response.
     Response(ResponseHead<'b>),
+    /// The server switched protocols (101), as the request asked. [`Link::replace`] the machine;
+    /// what came behind the head travels on.
+    Upgraded(ResponseHead<'b>),
     /// A piece of its body.
     Body(&'b [u8]),
     /// The response is complete.
@@ -103,6 +110,7 @@ impl Client {
             head: false,
             keep_alive: true,
             last: false,
+            upgrade: false,
             answered: false,
         }
     }
@@ -126,10 +134,14 @@ impl Client {
         if status < 200 {
             self.informational += 1;
             if status == 101 {
-                return Err(bad(
-                    "protocols were switched, which nobody asked for",
-                    "RFC 9110 section 15.2.2",
-                ));
+                // "A server MUST NOT switch to a protocol that was not indicated by the client".
+                if !self.upgrade || self.request != Sending::Done {
+                    return Err(bad(
+                        "protocols were switched, which nobody asked for",
+                        "RFC 9110 section 7.8",
+                    ));
+                }
+                self.state = State::Upgraded;
             }
             if self.informational > INFORMATIONAL {
                 return Err(Error::limit(0, "informational", INFORMATIONAL as u64));
@@ -188,6 +200,8 @@ impl Client {
         match self.state {
             // An idle server sends nothing but its close.
             State::Idle if inbox.is_empty() && !inbox.is_eof() => Ok(Found::Paused),
+            // What came belongs to the other protocol.
+            State::Upgraded => Ok(Found::Paused),
             State::Idle | State::Closed => {
                 self.state = State::Closed;
                 Ok(Found::Closed)
@@ -252,10 +266,10 @@ impl Machine for Client {
                 let head = &bytes[head];
                 let headers = Headers::new(head, &self.fields);
                 let head = ResponseHead { status, reason: &head[reason], version, headers };
-                Step::Event(if status < 200 {
-                    ClientEvent::Informational(head)
-                } else {
-                    ClientEvent::Response(head)
+                Step::Event(match status {
+                    101 => ClientEvent::Upgraded(head),
+                    100..200 => ClientEvent::Informational(head),
+                    _ => ClientEvent::Response(head),
                 })
             }
             Found::Body(data) => Step::Event(ClientEvent::Body(&bytes[data])),
@@ -275,7 +289,11 @@ impl Machine for Client {
     }
 
     fn interest(&self) -> Interest {
-        Interest::read_if(self.state != State::Closed)
+        Interest::read_if(!matches!(self.state, State::Closed | State::Upgraded))
+    }
+
+    fn hand_over(&mut self, inbox: &mut Inbox) {
+        inbox.discard(std::mem::take(&mut self.used));
     }
 }
 
@@ -347,6 +365,7 @@ impl Link<Client> {
             name.eq_ignore_ascii_case(b"connection")
                 && value.split(|&byte| byte == b',').any(|it| it.trim_ascii().eq_ignore_ascii_case(b"close"))
         });
+        client.upgrade = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"upgrade"));
         client.state = State::Head;
         (client.informational, client.answered) = (0, false);
         Ok(())
