@@ -34,6 +34,10 @@ test-django: ## Run Django's own tests on balrog.django.postgresql
 	$(setup) runtime test suite
 	$(PYTHON) tests/python/django_engine/run_django_suite.py $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Fuzz each target for FUZZ_SECONDS (60); ARGS="h1_server ..." for some
+	scripts/fuzz $(ARGS)
+
 .PHONY: bench-food
 bench-food: ## The example's view beside gevent, threads and async views
 	$(setup) runtime

@@ -169,15 +169,22 @@ impl Scan {
     pub(crate) fn find(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Error> {
         while let Some(found) = memchr(b'\n', &bytes[self.at..]) {
             let lf = self.at + found;
+            // As if the bytes had come one by one: a limit that is passed first is told first.
+            self.check(lf, limits)?;
             if lf == self.line || bytes[lf - 1] != b'\r' {
                 return Err(bad("a line does not end in CRLF", "RFC 9112 section 2.2"));
             }
+            if lf + 1 - self.start > limits.head {
+                return Err(Error::limit(431, "head", limits.head as u64));
+            }
             let length = lf - 1 - self.line;
-            self.check(length, lf + 1 - self.start, limits)?;
             let first = self.lines == 0;
             (self.at, self.line) = (lf + 1, lf + 1);
             if length > 0 {
                 self.lines += 1;
+                if self.lines > limits.fields + 1 {
+                    return Err(Error::limit(431, "fields", limits.fields as u64));
+                }
                 continue;
             }
             if !first {
@@ -191,25 +198,27 @@ impl Scan {
             self.start = lf + 1;
         }
         self.at = bytes.len();
-        // A CR may still belong to the line end.
-        let length = (bytes.len() - self.line).saturating_sub(1);
-        self.check(length, bytes.len() - self.start, limits)?;
+        self.check(bytes.len(), limits)?;
         Ok(None)
     }
 
-    fn check(&self, line: usize, head: usize, limits: &Limits) -> Result<(), Error> {
-        if self.lines == 0 {
-            if line > limits.start_line {
-                return Err(Error::limit(414, "start_line", limits.start_line as u64));
-            }
-        } else if line > limits.header_line {
-            return Err(Error::limit(431, "header_line", limits.header_line as u64));
-        }
-        if head > limits.head {
-            return Err(Error::limit(431, "head", limits.head as u64));
-        }
-        if self.lines > limits.fields + 1 {
-            return Err(Error::limit(431, "fields", limits.fields as u64));
+    /// Whether the current line may go on behind `seen` bytes. The last of them may be a CR that
+    /// belongs to the line end.
+    fn check(&self, seen: usize, limits: &Limits) -> Result<(), Error> {
+        let (code, name, limit) = if self.lines == 0 {
+            (414, "start_line", limits.start_line)
+        } else {
+            (431, "header_line", limits.header_line)
+        };
+        // How many bytes there are when each limit is passed.
+        let line = self.line.saturating_add(limit).saturating_add(2);
+        let head = self.start.saturating_add(limits.head).saturating_add(1);
+        if seen >= line.min(head) {
+            return Err(if line <= head {
+                Error::limit(code, name, limit as u64)
+            } else {
+                Error::limit(431, "head", limits.head as u64)
+            });
         }
         Ok(())
     }

@@ -1,0 +1,47 @@
+//! The fuzz targets: what each does with its bytes. A panic is a finding.
+
+use super::http::{ClientSide, ServerSide};
+use super::websocket::ServerPeer;
+use super::{check_pieces, feed};
+
+/// A target, and the corpus that it shares with others: a directory in `fuzz/corpus`.
+pub struct Target {
+    pub name: &'static str,
+    pub corpus: &'static str,
+    pub run: fn(&[u8]),
+}
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    Target { name: "h1_server", corpus: "h1_server", run: h1_server },
+    Target { name: "h1_server_split", corpus: "h1_server", run: h1_server_split },
+    Target { name: "h1_client", corpus: "h1_client", run: h1_client },
+    Target { name: "h1_client_split", corpus: "h1_client", run: h1_client_split },
+    Target { name: "ws_server", corpus: "ws_server", run: ws_server },
+    Target { name: "ws_server_split", corpus: "ws_server", run: ws_server_split },
+];
+
+pub fn h1_server(bytes: &[u8]) {
+    feed(&ServerSide::default(), [bytes]);
+}
+
+pub fn h1_server_split(bytes: &[u8]) {
+    check_pieces(&ServerSide::default(), bytes);
+}
+
+pub fn h1_client(bytes: &[u8]) {
+    feed(&ClientSide::new("GET"), [bytes]);
+    feed(&ClientSide::new("HEAD"), [bytes]);
+}
+
+pub fn h1_client_split(bytes: &[u8]) {
+    check_pieces(&ClientSide::new("GET"), bytes);
+}
+
+pub fn ws_server(bytes: &[u8]) {
+    feed(&ServerPeer::default(), [bytes]);
+}
+
+pub fn ws_server_split(bytes: &[u8]) {
+    check_pieces(&ServerPeer::default(), bytes);
+}

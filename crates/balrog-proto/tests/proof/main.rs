@@ -1,0 +1,8 @@
+//! What holds for every machine, whatever comes in: proven by example in every split, by
+//! comparison with other implementations, by random operations and by replay of the fuzz
+//! targets' corpora.
+
+mod any_bytes;
+mod harness;
+mod partition;
+mod replay;

@@ -1,0 +1,49 @@
+//! The pieces in which bytes come make no difference, and no more work.
+
+use crate::harness::http::{ClientSide, ServerSide};
+use crate::harness::websocket::ServerPeer;
+use crate::harness::{Subject, feed};
+use crate::replay::corpus;
+
+/// Files up to this size are cut at every pair of points, larger ones at every point.
+const SMALL: usize = 96;
+/// Files up to this size are cut at every point, larger ones at some hundred.
+const MEDIUM: usize = 4096;
+
+fn every_cut<S: Subject>(name: &str, subject: &S) {
+    for (path, bytes) in corpus(name) {
+        let whole = feed(subject, [&bytes[..]]);
+        let check = |pieces: &[&[u8]]| {
+            let seen = feed(subject, pieces.iter().copied());
+            assert_eq!(seen, whole, "{} in {:?}", path.display(), pieces.iter().map(|piece| piece.len()));
+        };
+        check(&bytes.chunks(1).collect::<Vec<_>>());
+        let step = if bytes.len() <= MEDIUM { 1 } else { bytes.len() / 257 };
+        for first in (0..=bytes.len()).step_by(step) {
+            let (a, rest) = bytes.split_at(first);
+            check(&[a, rest]);
+            if bytes.len() <= SMALL {
+                for second in 0..=rest.len() {
+                    let (b, c) = rest.split_at(second);
+                    check(&[a, b, c]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn http_server() {
+    every_cut("h1_server", &ServerSide::default());
+}
+
+#[test]
+fn http_client() {
+    every_cut("h1_client", &ClientSide::new("GET"));
+    every_cut("h1_client", &ClientSide::new("HEAD"));
+}
+
+#[test]
+fn websocket_server() {
+    every_cut("ws_server", &ServerPeer::default());
+}

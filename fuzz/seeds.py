@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzz targets: the conformance cases as bytes, and well-formed traffic.
+
+Safe to run again: a seed is named after its case, and what a fuzzer has found is left alone.
+"""
+
+import json
+import re
+import struct
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CORPORA = HERE.parent / "tests" / "corpora"
+HOST = "Host: conf.test\r\n"
+SMUGGLED = "GET /smuggled HTTP/1.1\r\nHost: conf.test\r\n\r\n"
+# Enough to pass every limit of a line, little enough for a fuzzer.
+LONGEST = 9_000
+MASK = b"\x12\x34\x56\x78"
+
+
+def expand(text: str) -> bytes:
+    text = text.replace("{{H}}", HOST).replace("{{SMUG}}", SMUGGLED)
+    while found := re.search(r"\{\{rep:((?:(?!\{\{).)*?):(\d+)\}\}", text, re.DOTALL):
+        times = min(int(found[2]), LONGEST // len(found[1]) + 1)
+        text = text[: found.start()] + found[1] * times + text[found.end() :]
+    return text.encode("latin-1")
+
+
+def frame(first: int, payload: bytes, masked: bool = True) -> bytes:
+    length = len(payload)
+    flag = 0x80 if masked else 0
+    if length < 126:
+        head = bytes([first, flag | length])
+    elif length < 1 << 16:
+        head = bytes([first, flag | 126]) + struct.pack(">H", length)
+    else:
+        head = bytes([first, flag | 127]) + struct.pack(">Q", length)
+    if not masked:
+        return head + payload
+    return head + MASK + bytes(byte ^ MASK[at % 4] for at, byte in enumerate(payload))
+
+
+def write(corpus: str, name: str, data: bytes) -> None:
+    directory = HERE / "corpus" / corpus
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / name).write_bytes(data)
+
+
+def http() -> None:
+    for case in json.loads((CORPORA / "http-server.json").read_text()):
+        if "send" in case:
+            data = expand(case["send"])
+        else:
+            data = b"".join(expand(step[1]) for step in case.get("steps", []) if step[0] in ("send", "drip"))
+        if data:
+            write("h1_server", case["id"], data)
+    for case in json.loads((CORPORA / "http-client-bad-answers.json").read_text()):
+        if case["data"]:
+            write("h1_client", case["id"], case["data"].encode("latin-1")[: 2 * LONGEST])
+    # Each length of target stands for another application; see `ServerSide` of the tests.
+    for number, target in enumerate(["/", "/a", "/aa", "/aaa"]):
+        get = f"GET {target} HTTP/1.1\r\nHost: a\r\n"
+        post = get.replace("GET", "POST")
+        chunks = 'Transfer-Encoding: chunked\r\n\r\n3;a="b"\r\nabc\r\nA\r\n0123456789\r\n0\r\nX: y\r\n\r\n'
+        traffic = [
+            f"{get}\r\n{get}\r\n",
+            f"{post}Content-Length: 3\r\n\r\nabc{get}Connection: close\r\n\r\n{get}\r\n",
+            f"{post}{chunks}{get}\r\n",
+            f"{post}Expect: 100-continue\r\nContent-Length: 2\r\n\r\nab\r\n{get}\r\n",
+            get.replace("GET", "HEAD").replace("1.1", "1.0") + "Connection: keep-alive\r\n\r\n",
+        ]
+        for kind, text in enumerate(traffic):
+            write("h1_server", f"traffic-{number}-{kind}", text.encode())
+    write("h1_server", "upgrade", f"GET / HTTP/1.1\r\n{HOST}Connection: upgrade\r\nUpgrade: websocket\r\n\r\n".encode())
+    answers = {
+        "length": "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+        "chunked": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;a\r\nx\r\n2\r\nyz\r\n0\r\nT: u\r\n\r\n",
+        "until-close": "HTTP/1.0 200 \r\nConnection: close\r\n\r\nall of it",
+        "early-hints": "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+        "not-modified": 'HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\nETag: "x"\r\n\r\n',
+    }
+    for name, text in answers.items():
+        write("h1_client", name, text.encode())
+
+
+def websocket() -> None:
+    text = "κόσμε, \U0001f980".encode()
+    streams = {
+        "text": [(0x81, text)],
+        "binary": [(0x82, bytes(range(256)))],
+        "medium": [(0x82, b"x" * 300), (0x81, b"y" * 126)],
+        "fragments": [(0x01, text[:3]), (0x00, text[3:9]), (0x89, b"ping"), (0x80, text[9:])],
+        "empty-fragments": [(0x02, b""), (0x00, b""), (0x80, b"")],
+        "control": [(0x89, b""), (0x8A, b"unasked"), (0x89, b"p" * 125)],
+        "close": [(0x81, b"bye"), (0x88, b"\x03\xe8done")],
+        "close-empty": [(0x88, b"")],
+        "close-behind": [(0x88, b"\x03\xe9"), (0x81, b"late")],
+        "close-bad-code": [(0x88, b"\x03\xed")],
+        "close-half-code": [(0x88, b"\x03")],
+        "close-bad-reason": [(0x88, b"\x03\xe8\xff")],
+        "bad-utf8": [(0x81, b"a\xc3("), (0x81, b"late")],
+        "cut-utf8": [(0x81, b"a\xf0\x9f")],
+        "surrogate": [(0x01, b"\xed"), (0x80, b"\xa0\x80")],
+        "nested": [(0x01, b"a"), (0x82, b"b")],
+        "continuation-first": [(0x80, b"a")],
+        "reserved-bit": [(0xC1, b"a"), (0xA1, b"b"), (0x91, b"c")],
+        "reserved-opcode": [(0x83, b"")],
+        "long-control": [(0x89, b"p" * 126)],
+        "fragmented-control": [(0x09, b"p")],
+    }
+    for name, frames in streams.items():
+        for corpus, masked in (("ws_server", True), ("ws_client", False)):
+            write(corpus, name, b"".join(frame(first, payload, masked) for first, payload in frames))
+    lengths = {
+        "not-shortest-16": b"\xfe\x00\x05",
+        "not-shortest-64": b"\xff" + struct.pack(">Q", 5),
+        "top-bit": b"\xff" + struct.pack(">Q", 1 << 63),
+        "huge": b"\xff" + struct.pack(">Q", 1 << 40),
+    }
+    for name, length in lengths.items():
+        write("ws_server", name, b"\x82" + length + MASK + b"12345")
+        write("ws_client", name, b"\x82" + bytes([length[0] & 0x7F]) + length[1:] + b"12345")
+    write("ws_server", "unmasked", frame(0x81, b"a", masked=False))
+    write("ws_client", "masked", frame(0x81, b"a"))
+    for case in json.loads((CORPORA / "ws-handshake.json").read_text()):
+        if case["after_the_handshake"]:
+            write("ws_server", f"case-{case['id']}", bytes.fromhex(case["after_the_handshake"]))
+        write("h1_server", f"ws-{case['id']}", expand(case["head"])[: 2 * LONGEST])
+
+
+if __name__ == "__main__":
+    http()
+    websocket()
