@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use crate::hub::Hub;
 use crate::interrupt::to_py_err;
 use crate::remote::Waker;
-use crate::task::deadline;
+use crate::task::{deadline, far_off};
 use crate::wait::{FdWait, Sleep, Wait, WaitError, block_on_event, wait};
 
 /// Waits of Rust code under Python: a task parks in its hub, a plain thread blocks with the
@@ -129,8 +129,7 @@ fn raise(py: Python<'_>, error: WaitError) -> PyErr {
 /// Waits for ``seconds`` and lets other tasks run. ``sleep(0)`` lets them run once.
 #[pyfunction]
 fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
-    let until =
-        deadline(Some(seconds))?.unwrap_or_else(|| Instant::now() + std::time::Duration::from_secs(1 << 32));
+    let until = deadline(Some(seconds))?.unwrap_or_else(far_off);
     let yields = seconds <= 0.0 && Hub::existing(py).is_some_and(Hub::is_busy);
     let waited = if yields {
         wait(py, &mut Yield { yielded: false }, None)

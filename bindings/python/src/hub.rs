@@ -13,7 +13,9 @@ use pyo3::prelude::*;
 use slab::Slab;
 
 use crate::engine::{Current, Engine, Stack};
-use crate::remote::Remote;
+use crate::inspect;
+use crate::inspect::Pulse;
+use crate::remote::{Remote, Request};
 use crate::task::Task;
 
 /// How many stacks run between two polls.
@@ -74,6 +76,9 @@ pub(crate) struct Hub {
     turn: Cell<u32>,
     /// Tasks that have not ended.
     pub(crate) live: RefCell<Slab<Py<Task>>>,
+    /// Parks of code outside of tasks.
+    taskless: RefCell<Vec<Token>>,
+    pub(crate) pulse: Pulse,
 }
 
 thread_local! {
@@ -87,6 +92,7 @@ struct ThreadEnd;
 impl Drop for ThreadEnd {
     fn drop(&mut self) {
         if let Ok(Some(hub)) = HUB.try_with(Cell::get) {
+            inspect::strike(hub);
             // No Python object may be touched here: the interpreter may be gone.
             if let Ok(mut reactor) = hub.reactor.try_borrow_mut() {
                 reactor.take();
@@ -120,8 +126,11 @@ impl Hub {
             entry: wrap_pyfunction!(stack_main, py)?.into_any().unbind(),
             turn: Cell::new(0),
             live: RefCell::default(),
+            taskless: RefCell::default(),
+            pulse: Pulse::default(),
         }));
         HUB.set(Some(hub));
+        inspect::enlist(hub);
         END.with(|_| ());
         Ok(hub)
     }
@@ -134,6 +143,7 @@ impl Hub {
     /// After a fork: this process's thread starts with no hub, and leaves the parent's alone.
     pub(crate) fn forget() {
         HUB.set(None);
+        inspect::strike_all();
     }
 
     /// Whether a wait on this thread has to let others run.
@@ -237,15 +247,17 @@ impl Hub {
             drop(self.scheduler.borrow_mut().take(token));
             return registered.map(|_| None).map_err(ParkError::Register);
         }
-        if let Some(task) = &task {
-            task.get().set_parked(py, Some(token));
+        match &task {
+            Some(task) => task.get().set_parked(py, Some(token)),
+            None => self.taskless.borrow_mut().push(token),
         }
         let result = match runner {
             Some(runner) => Current::switch(py, &runner).map(|()| self.wake.get()),
             None => self.run(py, &done),
         };
-        if let Some(task) = &task {
-            task.get().set_parked(py, None);
+        match &task {
+            Some(task) => task.get().set_parked(py, None),
+            None => self.taskless.borrow_mut().retain(|other| *other != token),
         }
         result.map(Some).map_err(|error| {
             // Not woken by the scheduler, so it still knows this park, and maybe not our task.
@@ -253,6 +265,13 @@ impl Hub {
             self.set_task(task);
             ParkError::Raised(error)
         })
+    }
+
+    /// Makes parked code outside of tasks look at what changed.
+    pub(crate) fn interrupt_taskless(&self) {
+        for token in self.taskless.borrow().iter() {
+            self.scheduler.borrow_mut().wake(*token, Wake::Cancelled);
+        }
     }
 
     /// The stack to switch to for a wait of `stack`; none if that has to run the loop itself.
@@ -295,8 +314,36 @@ impl Hub {
             if let Some(wake) = done.get() {
                 return Ok(wake);
             }
+            if self.nothing_can_come(py)? {
+                inspect::raise_if_stuck(py)?;
+            }
             self.poll(py)?;
         }
+    }
+
+    fn take_in(&self, request: Request) {
+        let mut scheduler = self.scheduler.borrow_mut();
+        match request {
+            Request::Wake(token, wake) => drop(scheduler.wake(token, wake)),
+            Request::Start(job) => scheduler.start(job),
+        }
+    }
+
+    /// Whether nothing on this thread can ever wake anybody: no timer, no descriptor, no job.
+    fn nothing_can_come(&'static self, py: Python<'_>) -> PyResult<bool> {
+        let idle = || {
+            let (scheduler, sources) = (self.scheduler.borrow(), self.sources.borrow());
+            !scheduler.has_ready() && scheduler.next_timer().is_none() && sources.is_empty()
+        };
+        if !idle() || self.reactor(|reactor| Ok(reactor.is_waited_on()))? {
+            return Ok(false);
+        }
+        // Another thread may have left something at the door.
+        for request in self.remote.drain() {
+            self.take_in(request);
+        }
+        py.check_signals()?;
+        Ok(idle())
     }
 
     fn start_stack(&'static self, py: Python<'_>, job: Job) -> PyResult<()> {
@@ -312,10 +359,12 @@ impl Hub {
 
     /// Switches to `stack` until it parks or ends.
     fn enter(&self, py: Python<'_>, stack: &Stack) {
+        self.pulse.enter();
         if let Err(error) = Current::switch(py, stack) {
             // Jobs report their own errors; only a panic or a foreign stack's end comes here.
             error.write_unraisable(py, None);
         }
+        self.pulse.leave(py);
         self.set_task(None);
     }
 
@@ -357,8 +406,8 @@ impl Hub {
                 source.ready(py, self, readiness);
             }
         }
-        for (token, wake) in self.remote.drain() {
-            self.scheduler.borrow_mut().wake(token, wake);
+        for request in self.remote.drain() {
+            self.take_in(request);
         }
         let now = Instant::now();
         self.scheduler.borrow_mut().expire(now);
@@ -388,6 +437,7 @@ fn stack_main(py: Python<'_>) -> PyResult<()> {
         let mut job = hub.job.borrow_mut().take();
         while let Some(run) = job {
             run(py, hub);
+            hub.pulse.next(py);
             // The stack is as empty as a new one, so the next job in line needs no switch.
             let turn = hub.turn.get().saturating_sub(1);
             hub.turn.set(turn);

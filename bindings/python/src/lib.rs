@@ -5,6 +5,7 @@ mod cell;
 mod client;
 mod engine;
 mod hub;
+mod inspect;
 mod interrupt;
 mod remote;
 mod scope;
@@ -25,6 +26,7 @@ fn _balrog(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("Cancelled", m.py().get_type::<interrupt::Cancelled>())?;
     backend::register(m)?;
     client::register(m)?;
+    inspect::register(m)?;
     task::register(m)?;
     scope::register(m)?;
     server::register(m)?;

@@ -11,10 +11,18 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::hub::Hub;
 
 /// The door of a hub for other threads.
-#[derive(Debug)]
 pub(crate) struct Remote {
-    queue: Mutex<Vec<(Token, Wake)>>,
+    queue: Mutex<Vec<Request>>,
     notifier: Notifier,
+}
+
+/// Work for a stack of its own that another thread hands in.
+pub(crate) type RemoteJob = Box<dyn FnOnce(Python<'_>, &'static Hub) + Send>;
+
+/// What another thread wants of a hub.
+pub(crate) enum Request {
+    Wake(Token, Wake),
+    Start(RemoteJob),
 }
 
 impl Remote {
@@ -23,20 +31,29 @@ impl Remote {
     }
 
     pub(crate) fn wake(&self, token: Token, wake: Wake) {
+        self.push(Request::Wake(token, wake));
+    }
+
+    /// Runs `job` on a stack of its own.
+    pub(crate) fn start(&self, job: RemoteJob) {
+        self.push(Request::Start(job));
+    }
+
+    fn push(&self, request: Request) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.push((token, wake));
+        queue.push(request);
         if queue.len() == 1 {
             self.notifier.notify();
         }
     }
 
-    pub(crate) fn drain(&self) -> Vec<(Token, Wake)> {
+    pub(crate) fn drain(&self) -> Vec<Request> {
         std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Wakes one wait, from wherever it is called.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Waker {
     /// A stack that is parked in a hub.
     Parked(Arc<Remote>, Token),

@@ -1,4 +1,4 @@
-//! `balrog.timeout` and `balrog.shield`.
+//! `balrog.timeout`, `balrog.shield`, and what task groups are cancelled by.
 
 use std::time::Instant;
 
@@ -7,8 +7,9 @@ use pyo3::exceptions::{PyException, PyRuntimeError, PyTimeoutError};
 use pyo3::prelude::*;
 
 use crate::cell::GilCell;
-use crate::task::deadline;
-use crate::wait::with_scopes;
+use crate::hub::Hub;
+use crate::task::{Task, deadline, far_off};
+use crate::wait::{thread_scopes, with_scopes};
 
 #[derive(Clone, Copy)]
 struct Entered {
@@ -97,10 +98,9 @@ impl Shield {
         if this.entered.borrow(py).is_some() {
             return Err(PyRuntimeError::new_err("this shield is in use already; make one for each with"));
         }
-        if let Some(until) = deadline(Some(this.seconds))? {
-            let id = with_scopes(py, |scopes| scopes.enter_shield(until));
-            *this.entered.borrow_mut(py) = Some(id);
-        }
+        let until = deadline(Some(this.seconds))?.unwrap_or_else(far_off);
+        let id = with_scopes(py, |scopes| scopes.enter_shield(until));
+        *this.entered.borrow_mut(py) = Some(id);
         Ok(slf.clone())
     }
 
@@ -113,7 +113,91 @@ impl Shield {
     }
 }
 
+/// Waits inside the ``with`` can be cancelled together: ``balrog.Cancelled`` is raised at them,
+/// once, and again when the grace time of 5 s is over. Nothing outside is touched.
+#[pyclass(frozen, module = "balrog")]
+struct CancelScope {
+    state: GilCell<Group>,
+}
+
+#[derive(Default)]
+struct Group {
+    id: Option<ScopeId>,
+    /// Whose waits they are; none: those of the thread, outside of tasks.
+    task: Option<Py<Task>>,
+    cancelled: bool,
+}
+
+#[pymethods]
+impl CancelScope {
+    #[new]
+    fn new() -> Self {
+        Self { state: GilCell::new(Group::default()) }
+    }
+
+    fn __enter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
+        let (py, this) = (slf.py(), slf.get());
+        if this.state.borrow(py).id.is_some() {
+            return Err(PyRuntimeError::new_err("this scope is in use already; make one for each with"));
+        }
+        let id = with_scopes(py, |scopes| {
+            let id = scopes.enter_group();
+            if this.state.borrow(py).cancelled {
+                scopes.cancel_group(id);
+            }
+            id
+        });
+        let mut state = this.state.borrow_mut(py);
+        state.id = Some(id);
+        state.task = Hub::existing(py).and_then(|hub| hub.task(py)).map(Bound::unbind);
+        Ok(slf.clone())
+    }
+
+    #[pyo3(signature = (*_args))]
+    fn __exit__(&self, py: Python<'_>, _args: Bound<'_, pyo3::types::PyTuple>) -> bool {
+        let (id, task) = {
+            let mut state = self.state.borrow_mut(py);
+            (state.id.take(), state.task.take())
+        };
+        match (id, task) {
+            (Some(id), Some(task)) => task.get().with_scopes(py, |scopes| scopes.leave(id)),
+            (Some(id), None) => with_scopes(py, |scopes| scopes.leave(id)),
+            _ => {}
+        }
+        false
+    }
+
+    /// Cancels the waits inside. The scope of a task may be cancelled from any thread.
+    fn cancel(&self, py: Python<'_>) {
+        let (id, task) = {
+            let mut state = self.state.borrow_mut(py);
+            state.cancelled = true;
+            (state.id, state.task.as_ref().map(|task| task.clone_ref(py)))
+        };
+        let Some(id) = id else { return };
+        match task {
+            Some(task) => {
+                task.get().with_scopes(py, |scopes| scopes.cancel_group(id));
+                task.get().interrupt(py);
+            }
+            None => {
+                thread_scopes(|scopes| scopes.cancel_group(id));
+                if let Some(hub) = Hub::existing(py) {
+                    hub.interrupt_taskless();
+                }
+            }
+        }
+    }
+
+    /// Whether ``cancel()`` was called.
+    #[getter]
+    fn cancelled(&self, py: Python<'_>) -> bool {
+        self.state.borrow(py).cancelled
+    }
+}
+
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Timeout>()?;
-    m.add_class::<Shield>()
+    m.add_class::<Shield>()?;
+    m.add_class::<CancelScope>()
 }

@@ -13,6 +13,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::cell::GilCell;
 use crate::hub::Hub;
+use crate::inspect;
 use crate::interrupt::{Cancelled, to_py_err};
 use crate::remote::{Remote, Waker, wake};
 use crate::wait::{Wait, WaitError, block_on_event, wait};
@@ -38,6 +39,8 @@ struct State {
     /// Whether somebody has seen the outcome; an error that nobody sees is reported.
     seen: bool,
     joiners: Vec<Waker>,
+    /// Called with the task once it has ended.
+    callbacks: Vec<Py<PyAny>>,
     at_end: Vec<Py<PyAny>>,
     locals: Option<Py<PyDict>>,
 }
@@ -60,11 +63,11 @@ impl Drop for Task {
 
 impl Task {
     /// A task that has not begun.
-    pub(crate) fn new(hub: &Hub) -> Self {
+    pub(crate) fn new(remote: &Arc<Remote>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            remote: Arc::clone(&hub.remote),
+            remote: Arc::clone(remote),
             state: GilCell::new(State::default()),
         }
     }
@@ -79,17 +82,23 @@ impl Task {
 
     /// An exception that is to be raised at the task's next wait.
     pub(crate) fn take_thrown(&self, py: Python<'_>) -> Option<PyErr> {
-        self.state.borrow_mut(py).thrown.take()
+        let mut state = self.state.borrow_mut(py);
+        state.scopes.set_thrown(false);
+        state.thrown.take()
     }
 
     /// Raises `error` at the wait where the task is, or at its next one.
     pub(crate) fn throw(&self, py: Python<'_>, error: PyErr) {
-        self.state.borrow_mut(py).thrown = Some(error);
+        {
+            let mut state = self.state.borrow_mut(py);
+            state.thrown = Some(error);
+            state.scopes.set_thrown(true);
+        }
         self.interrupt(py);
     }
 
     /// Makes a parked task look at what changed.
-    fn interrupt(&self, py: Python<'_>) {
+    pub(crate) fn interrupt(&self, py: Python<'_>) {
         let parked = self.state.borrow(py).parked;
         if let Some(token) = parked {
             wake(py, &self.remote, token, Wake::Cancelled);
@@ -100,16 +109,32 @@ impl Task {
         self.state.borrow(py).outcome.is_some()
     }
 
-    fn finish(&self, py: Python<'_>, outcome: PyResult<Py<PyAny>>) {
-        let joiners = {
-            let mut state = self.state.borrow_mut(py);
+    fn finish(slf: &Bound<'_, Self>, outcome: PyResult<Py<PyAny>>) {
+        let py = slf.py();
+        let (joiners, callbacks) = {
+            let mut state = slf.get().state.borrow_mut(py);
             state.outcome = Some(outcome);
             state.locals = None;
-            std::mem::take(&mut state.joiners)
+            (std::mem::take(&mut state.joiners), std::mem::take(&mut state.callbacks))
         };
         for joiner in joiners {
             joiner.wake(py);
         }
+        for callback in callbacks {
+            if let Err(error) = callback.call1(py, (slf,)) {
+                error.write_unraisable(py, Some(callback.bind(py)));
+            }
+        }
+    }
+
+    /// The hub's other half for other threads.
+    pub(crate) const fn remote(&self) -> &Arc<Remote> {
+        &self.remote
+    }
+
+    /// Where the task is parked, if it is.
+    pub(crate) fn parked(&self, py: Python<'_>) -> Option<Token> {
+        self.state.borrow(py).parked
     }
 
     /// Waits for the end; `false` if `timeout` seconds pass before.
@@ -248,6 +273,27 @@ impl Task {
         }
     }
 
+    /// Calls ``callback(task)`` once the task has ended, on the task's thread; at once if it has.
+    ///
+    /// The callback must not wait. Its errors go to ``sys.unraisablehook``.
+    fn add_done_callback(slf: &Bound<'_, Self>, callback: Py<PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        {
+            let mut state = slf.get().state.borrow_mut(py);
+            if state.outcome.is_none() {
+                state.callbacks.push(callback);
+                return Ok(());
+            }
+        }
+        callback.call1(py, (slf,)).map(drop)
+    }
+
+    /// The Python frames of the task, outermost first; empty before its start and after its end.
+    #[getter]
+    fn stack<'py>(slf: &Bound<'py, Self>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        inspect::frames(slf)
+    }
+
     /// The dictionary behind ``balrog.local`` for this task.
     #[getter]
     fn _locals<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
@@ -289,7 +335,7 @@ pub(crate) fn run_as(
     }
     hub.set_task(None);
     drop(hub.live.borrow_mut().remove(key));
-    task.get().finish(py, outcome);
+    Task::finish(task, outcome);
 }
 
 /// Runs the callbacks of the task's end, last one first, shielded from its cancellation.
@@ -322,7 +368,7 @@ fn spawn<'py>(
     kwargs: Option<Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, Task>> {
     let hub = Hub::current(py)?;
-    let task = Bound::new(py, Task::new(hub))?;
+    let task = Bound::new(py, Task::new(&hub.remote))?;
     let context = copy_context(py)?.unbind();
     let (function, args, kwargs) = (r#fn.unbind(), args.unbind(), kwargs.map(Bound::unbind));
     let run = task.clone().unbind();
@@ -335,6 +381,45 @@ fn spawn<'py>(
         });
     }));
     Ok(task)
+}
+
+/// The way into a thread's hub for other threads; ``balrog.current_hub()`` gives it.
+#[pyclass(frozen, name = "Hub", module = "balrog")]
+pub(crate) struct Door {
+    remote: Arc<Remote>,
+}
+
+#[pymethods]
+impl Door {
+    /// Starts ``fn(*args, **kwargs)`` as a green task of the hub's thread and returns the
+    /// ``Task``. May be called from any thread.
+    ///
+    /// The function runs when the hub's thread waits next. It sees a copy of the caller's context.
+    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
+    fn spawn<'py>(
+        &self,
+        py: Python<'py>,
+        r#fn: Bound<'py, PyAny>,
+        args: Bound<'py, PyTuple>,
+        kwargs: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, Task>> {
+        let task = Bound::new(py, Task::new(&self.remote))?;
+        let context = copy_context(py)?.unbind();
+        let (function, args, kwargs) = (r#fn.unbind(), args.unbind(), kwargs.map(Bound::unbind));
+        let run = task.clone().unbind();
+        self.remote.start(Box::new(move |py, hub| {
+            run_as(py, hub, run.bind(py), context.bind(py), |py| {
+                function.call(py, args.bind(py).clone(), kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
+            });
+        }));
+        Ok(task)
+    }
+}
+
+/// The hub of this thread, for other threads to start tasks on it.
+#[pyfunction]
+fn current_hub(py: Python<'_>) -> PyResult<Door> {
+    Ok(Door { remote: Arc::clone(&Hub::current(py)?.remote) })
 }
 
 /// Runs ``fn(*args, **kwargs)`` as a green task of this thread and returns its result.
@@ -400,8 +485,15 @@ pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
     Ok(Instant::now().checked_add(duration))
 }
 
+/// A moment that does not come, for what is endless by its nature.
+pub(crate) fn far_off() -> Instant {
+    Instant::now() + Duration::from_secs(1 << 32)
+}
+
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Task>()?;
+    m.add_class::<Door>()?;
+    m.add_function(wrap_pyfunction!(current_hub, m)?)?;
     m.add_function(wrap_pyfunction!(spawn, m)?)?;
     m.add_function(wrap_pyfunction!(run, m)?)?;
     m.add_function(wrap_pyfunction!(current_task, m)?)?;

@@ -65,26 +65,32 @@ thread_local! {
 pub(crate) fn with_scopes<T>(py: Python<'_>, f: impl FnOnce(&mut Scopes) -> T) -> T {
     match Hub::existing(py).and_then(|hub| hub.task(py)) {
         Some(task) => task.get().with_scopes(py, f),
-        None => THREAD.with(|scopes| f(&mut scopes.borrow_mut())),
+        None => thread_scopes(f),
     }
+}
+
+/// Calls `f` with the scopes of the thread's code outside of tasks.
+pub(crate) fn thread_scopes<T>(f: impl FnOnce(&mut Scopes) -> T) -> T {
+    THREAD.with(|scopes| f(&mut scopes.borrow_mut()))
 }
 
 /// Fails if the current task may not wait now: an exception pending, cancelled, out of time.
 fn check(py: Python<'_>, task: Option<&Task>, now: Instant) -> Result<Limits, Interrupt> {
-    if let Some(error) = task.and_then(|task| task.take_thrown(py)) {
-        return Err(carry(error));
-    }
-    let look = |scopes: &mut Scopes| {
-        let limits = scopes.limits(now);
-        let checked = limits.check(now);
-        if checked == Err(Interrupt::Cancelled) {
-            scopes.delivered(now);
-        }
-        checked.map(|()| limits)
+    let with = |f: &mut dyn FnMut(&mut Scopes)| match task {
+        Some(task) => task.with_scopes(py, f),
+        None => thread_scopes(f),
     };
-    match task {
-        Some(task) => task.with_scopes(py, look),
-        None => THREAD.with(|scopes| look(&mut scopes.borrow_mut())),
+    let mut limits = Limits::default();
+    with(&mut |scopes| limits = scopes.limits(now));
+    match limits.check(now) {
+        Err(Interrupt::Cancelled) => match task.and_then(|task| task.take_thrown(py)) {
+            Some(error) => Err(carry(error)),
+            None => {
+                with(&mut |scopes| scopes.delivered(now));
+                Err(Interrupt::Cancelled)
+            }
+        },
+        checked => checked.map(|()| limits),
     }
 }
 

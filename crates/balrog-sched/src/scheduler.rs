@@ -109,6 +109,19 @@ impl<S, J> Scheduler<S, J> {
         Some(parked.stack)
     }
 
+    /// The stack of a park that still lasts.
+    pub fn get(&self, token: Token) -> Option<&S> {
+        self.parked.get(token.index).filter(|parked| parked.stamp == token.stamp).map(|parked| &parked.stack)
+    }
+
+    /// The stacks whose park has ended and whose turn has not come.
+    pub fn woken(&self) -> impl Iterator<Item = &S> {
+        self.ready.iter().filter_map(|runnable| match runnable {
+            Runnable::Resume(stack, _) => Some(stack),
+            Runnable::Start(_) => None,
+        })
+    }
+
     /// Whether this park still lasts.
     pub fn is_parked(&self, token: Token) -> bool {
         self.parked.get(token.index).is_some_and(|parked| parked.stamp == token.stamp)

@@ -15,13 +15,24 @@ pub struct Scopes {
     stack: Vec<Scope>,
     sequence: u64,
     cancel: Cancel,
+    /// Another exception is to end the next wait that no shield protects.
+    thrown: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Scope {
     id: u64,
-    until: Instant,
-    shield: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Waits fail from then on.
+    Deadline(Instant),
+    /// What comes from outside is held back until then.
+    Shield(Instant),
+    /// Can be cancelled as a task can, alone.
+    Group(Cancel),
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -31,6 +42,32 @@ enum Cancel {
     Requested,
     /// The task saw it; its clean-up may wait until then.
     Delivered(Instant),
+}
+
+impl Cancel {
+    /// From when on a wait that begins at `now` fails.
+    const fn from(self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::No => None,
+            Self::Requested => Some(now),
+            Self::Delivered(grace) => Some(grace),
+        }
+    }
+
+    /// `false` if it was asked for before.
+    fn request(&mut self) -> bool {
+        let first = matches!(self, Self::No);
+        if first {
+            *self = Self::Requested;
+        }
+        first
+    }
+
+    fn deliver(&mut self, now: Instant) {
+        if matches!(self, Self::Requested) {
+            *self = Self::Delivered(now + GRACE);
+        }
+    }
 }
 
 /// Names a scope, to leave it by.
@@ -49,10 +86,7 @@ pub struct Limits {
 impl Limits {
     /// The first of the two.
     pub fn nearest(&self) -> Option<Instant> {
-        match (self.deadline, self.cancel) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        nearest(self.deadline, self.cancel)
     }
 
     /// What a wait gets at `now`. Cancellation goes first: it is final, a deadline is not.
@@ -70,23 +104,28 @@ impl Limits {
 impl Scopes {
     /// No scope, not cancelled.
     pub const fn new() -> Self {
-        Self { stack: Vec::new(), sequence: 0, cancel: Cancel::No }
+        Self { stack: Vec::new(), sequence: 0, cancel: Cancel::No, thrown: false }
     }
 
     /// Enters a deadline: waits inside fail from `until` on.
     pub fn enter_deadline(&mut self, until: Instant) -> ScopeId {
-        self.enter(until, false)
+        self.enter(Kind::Deadline(until))
     }
 
     /// Enters a shield: what came from outside is held back, until `until` at most.
     pub fn enter_shield(&mut self, until: Instant) -> ScopeId {
-        self.enter(until, true)
+        self.enter(Kind::Shield(until))
     }
 
-    fn enter(&mut self, until: Instant, shield: bool) -> ScopeId {
+    /// Enters a group: [`Scopes::cancel_group`] cancels the waits inside, and only those.
+    pub fn enter_group(&mut self) -> ScopeId {
+        self.enter(Kind::Group(Cancel::No))
+    }
+
+    fn enter(&mut self, kind: Kind) -> ScopeId {
         self.sequence += 1;
         let id = self.sequence;
-        self.stack.push(Scope { id, until, shield });
+        self.stack.push(Scope { id, kind });
         ScopeId(id)
     }
 
@@ -99,11 +138,15 @@ impl Scopes {
 
     /// Asks for cancellation. `false` if it was asked for before.
     pub fn cancel(&mut self) -> bool {
-        let first = matches!(self.cancel, Cancel::No);
-        if first {
-            self.cancel = Cancel::Requested;
-        }
-        first
+        self.cancel.request()
+    }
+
+    /// Asks for cancellation of a group. `false` if it was asked for before, or has been left.
+    pub fn cancel_group(&mut self, id: ScopeId) -> bool {
+        self.stack.iter_mut().any(|scope| match &mut scope.kind {
+            Kind::Group(cancel) if scope.id == id.0 => cancel.request(),
+            _ => false,
+        })
     }
 
     /// Whether cancellation was asked for.
@@ -111,32 +154,46 @@ impl Scopes {
         !matches!(self.cancel, Cancel::No)
     }
 
+    /// Whether [`Interrupt::Cancelled`] stands for an exception of the owner's, once.
+    pub fn set_thrown(&mut self, thrown: bool) {
+        self.thrown = thrown;
+    }
+
     /// The task has been given [`Interrupt::Cancelled`] for the first time: its grace begins.
     pub fn delivered(&mut self, now: Instant) {
-        if matches!(self.cancel, Cancel::Requested) {
-            self.cancel = Cancel::Delivered(now + GRACE);
+        for scope in self.stack.iter_mut().rev() {
+            match &mut scope.kind {
+                Kind::Group(cancel) => cancel.deliver(now),
+                // What is outside of it is still held back.
+                Kind::Shield(until) if *until > now => return,
+                _ => {}
+            }
         }
+        self.cancel.deliver(now);
     }
 
     /// Until when a wait that begins at `now` may last.
     pub fn limits(&self, now: Instant) -> Limits {
-        let mut limits = Limits {
-            deadline: None,
-            cancel: match self.cancel {
-                Cancel::No => None,
-                Cancel::Requested => Some(now),
-                Cancel::Delivered(grace) => Some(grace),
-            },
-        };
+        let cancel = if self.thrown { Some(now) } else { self.cancel.from(now) };
+        let mut limits = Limits { deadline: None, cancel };
         for scope in &self.stack {
-            if scope.shield {
-                limits.deadline = limits.deadline.map(|at| at.max(scope.until));
-                limits.cancel = limits.cancel.map(|at| at.max(scope.until));
-            } else {
-                limits.deadline = Some(limits.deadline.map_or(scope.until, |at| at.min(scope.until)));
+            match scope.kind {
+                Kind::Shield(until) => {
+                    limits.deadline = limits.deadline.map(|at| at.max(until));
+                    limits.cancel = limits.cancel.map(|at| at.max(until));
+                }
+                Kind::Deadline(until) => limits.deadline = nearest(limits.deadline, Some(until)),
+                Kind::Group(cancel) => limits.cancel = nearest(limits.cancel, cancel.from(now)),
             }
         }
         limits
+    }
+}
+
+fn nearest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -186,6 +243,39 @@ mod tests {
         scopes.leave(inner);
         scopes.leave(shield);
         assert_eq!(scopes.limits(now).check(now), Err(Interrupt::Cancelled));
+    }
+
+    #[test]
+    fn a_group_is_cancelled_alone_and_inside_a_shield() {
+        let now = Instant::now();
+        let mut scopes = Scopes::new();
+        let shield = scopes.enter_shield(now + 2 * SECOND);
+        let group = scopes.enter_group();
+        scopes.cancel();
+        assert_eq!(scopes.limits(now).check(now), Ok(()));
+        assert!(scopes.cancel_group(group));
+        assert!(!scopes.cancel_group(group));
+        assert_eq!(scopes.limits(now).check(now), Err(Interrupt::Cancelled));
+        scopes.delivered(now);
+        assert_eq!(scopes.limits(now).check(now), Ok(()));
+        scopes.leave(group);
+        assert!(!scopes.cancel_group(group));
+        // The task's own cancellation was held back, so its grace has not begun.
+        scopes.leave(shield);
+        assert_eq!(scopes.limits(now).check(now), Err(Interrupt::Cancelled));
+    }
+
+    #[test]
+    fn what_is_thrown_waits_for_the_shields_end() {
+        let now = Instant::now();
+        let mut scopes = Scopes::new();
+        let shield = scopes.enter_shield(now + SECOND);
+        scopes.set_thrown(true);
+        assert_eq!(scopes.limits(now).check(now), Ok(()));
+        scopes.leave(shield);
+        assert_eq!(scopes.limits(now).check(now), Err(Interrupt::Cancelled));
+        scopes.set_thrown(false);
+        assert_eq!(scopes.limits(now).check(now), Ok(()));
     }
 
     #[test]

@@ -15,6 +15,7 @@ T = TypeVar("T")
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
 _pid = 0
+_running = 0
 
 
 def _pool() -> ThreadPoolExecutor:
@@ -24,6 +25,19 @@ def _pool() -> ThreadPoolExecutor:
         if _executor is None or _pid != os.getpid():
             _executor, _pid = ThreadPoolExecutor(thread_name_prefix="balrog"), os.getpid()
         return _executor
+
+
+def _count(change: int) -> None:
+    global _running
+    with _lock:
+        _running += change
+
+
+def idle() -> int:
+    """How many threads of ours are there with nothing to do."""
+    if _executor is None or _pid != os.getpid() or _running:
+        return 0
+    return len(_executor._threads)
 
 
 def to_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -38,6 +52,12 @@ def to_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     waiter = Waiter()
     context = contextvars.copy_context()
     future = _pool().submit(context.run, fn, *args, **kwargs)
-    future.add_done_callback(lambda _: waiter.wake())
+    _count(1)
+
+    def done(_: object) -> None:
+        waiter.wake()
+        _count(-1)
+
+    future.add_done_callback(done)
     waiter.wait()
     return future.result()

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from balrog._balrog import Semaphore, Task, Waiter, current_task
 
 __all__ = [
+    "Barrier",
     "BoundedSemaphore",
     "Condition",
     "Event",
@@ -339,3 +340,11 @@ class PriorityQueue(Queue[T]):
 
     def _get(self) -> T:
         return heapq.heappop(self._items)
+
+
+class Barrier(threading.Barrier):
+    """``threading.Barrier``, with its exception ``threading.BrokenBarrierError``."""
+
+    def __init__(self, parties: int, action: Callable[[], None] | None = None, timeout: float | None = None) -> None:
+        super().__init__(parties, action, timeout)
+        self._cond: Any = Condition(Lock())

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi::{self, PyObject};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::Engine;
@@ -98,6 +99,11 @@ impl Engine for Greenlet {
             return Err(PyErr::fetch(py));
         }
         Ok(())
+    }
+
+    fn frame<'py>(py: Python<'py>, stack: &Self::Stack) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let frame = stack.bind(py).getattr(intern!(py, "gr_frame"))?;
+        Ok(Some(frame).filter(|frame| !frame.is_none()))
     }
 
     fn clone(py: Python<'_>, stack: &Self::Stack) -> Self::Stack {

@@ -37,6 +37,9 @@ pub(crate) trait Engine {
     /// Makes `hub` the one that goes on when `stack` ends.
     fn set_hub(py: Python<'_>, stack: &Self::Stack, hub: &Self::Stack) -> PyResult<()>;
 
+    /// The innermost Python frame of a suspended stack.
+    fn frame<'py>(py: Python<'py>, stack: &Self::Stack) -> PyResult<Option<Bound<'py, PyAny>>>;
+
     /// Another handle of the same stack.
     fn clone(py: Python<'_>, stack: &Self::Stack) -> Self::Stack;
 

@@ -47,7 +47,7 @@ pub(crate) fn job(conn: Arc<Conn>, request: Request) -> Job {
 }
 
 fn run(py: Python<'_>, hub: &'static Hub, conn: &Arc<Conn>, request: Request) -> PyResult<()> {
-    let task = Bound::new(py, Task::new(hub))?;
+    let task = Bound::new(py, Task::new(&hub.remote))?;
     let context = conn.shared.context(py)?;
     let response = Bound::new(py, StartResponse::new(conn, request.head_only))?;
     run_as(py, hub, &task, &context, |py| {

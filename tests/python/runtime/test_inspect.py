@@ -1,0 +1,242 @@
+"""Stacks of tasks, deadlocks, slow turns, counters."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import balrog
+import pytest
+from support.green import green
+
+
+def innermost():
+    balrog.sleep(60)
+
+
+def outer():
+    innermost()
+
+
+def names(task):
+    return [frame.f_code.co_name for frame in task.stack]
+
+
+@green
+def test_the_stack_of_a_task_in_any_state():
+    parked = balrog.spawn(outer)
+    assert names(parked) == []
+    balrog.sleep(0)
+    assert names(parked) == ["outer", "innermost"]
+    assert parked.stack[-1].f_lineno == innermost.__code__.co_firstlineno + 1
+    parked.cancel()
+    # Woken, and not yet back in its turn.
+    assert names(parked) == ["outer", "innermost"]
+    assert names(balrog.current_task())[-2:] == ["test_the_stack_of_a_task_in_any_state", "names"]
+    parked.join()
+    assert names(parked) == []
+
+
+@green
+def test_print_stacks_has_every_task_of_every_thread():
+    stop = threading.Event()
+    started = threading.Event()
+
+    def elsewhere():
+        def waits():
+            started.set()
+            while not stop.is_set():
+                balrog.sleep(0.01)
+
+        balrog.run(waits)
+
+    thread = threading.Thread(target=elsewhere, name="elsewhere")
+    thread.start()
+    started.wait(5)
+    task = balrog.spawn(outer)
+    task.name = "patient"
+    balrog.sleep(0)
+    out = io.StringIO()
+    balrog.print_stacks(out)
+    stop.set()
+    thread.join()
+    task.cancel()
+    text = out.getvalue()
+    assert "<balrog.Task patient waiting> of MainThread" in text
+    assert "in innermost" in text and "of elsewhere" in text and "in waits" in text
+
+
+def run(code, **kwargs):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, **kwargs)
+
+
+def test_a_signal_prints_the_stacks():
+    done = run(
+        "import balrog, os, signal, time\n"
+        "balrog.debug(None, on_signal=signal.SIGUSR1)\n"
+        "def sleeper(): balrog.sleep(60)\n"
+        "def main():\n"
+        "    task = balrog.spawn(sleeper)\n"
+        "    balrog.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    balrog.sleep(0.01)\n"
+        "    task.cancel()\n"
+        "balrog.run(main)\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "in sleeper" in done.stderr and "Current thread" in done.stderr
+
+
+DEADLOCK = """
+import balrog, threading
+lock = balrog.Lock()
+def left(event):
+    with lock:
+        event.wait()
+def right(event):
+    with lock:
+        event.set()
+def main():
+    event = balrog.Event()
+    tasks = [balrog.spawn(left, event), balrog.spawn(right, event)]
+    SETUP
+    for task in tasks:
+        task.join()
+try:
+    balrog.run(main)
+except balrog.Deadlock as error:
+    text = str(error)
+    assert "in left" in text and "in right" in text and "in main" in text, text
+    print("deadlock")
+"""
+
+
+def test_a_deadlock_is_an_error_with_the_waiting_stacks():
+    done = run(DEADLOCK.replace("SETUP", "balrog.to_thread(int)"))
+    assert done.stdout == "deadlock\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        "threading.Timer(0.1, event.set).start()",
+        "import signal; signal.signal(signal.SIGALRM, lambda *_: event.set()); signal.setitimer(0, 0.1)",
+        "tasks.append(balrog.spawn(lambda: balrog.to_thread(lambda: (__import__('time').sleep(0.1), event.set()))))",
+        "tasks.append(balrog.spawn(lambda: (balrog.sleep(0.1), event.set())))",
+    ],
+    ids=["thread", "signal", "to_thread", "timer"],
+)
+def test_what_might_be_woken_is_no_deadlock(setup):
+    done = run(DEADLOCK.replace("SETUP", setup))
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def spin(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_a_slow_task_is_reported_with_its_stack():
+    reports = []
+
+    def main():
+        balrog.sleep(0.01)
+        spin(0.4)
+        balrog.sleep(0.01)
+        spin(0.01)
+        balrog.sleep(0.01)
+
+    balrog.debug(slow=0.1, report=reports.append)
+    try:
+        balrog.run(main)
+        assert balrog.counters()["longest"] > 0.3
+    finally:
+        balrog.debug(None)
+    assert len(reports) == 1, reports
+    assert "in spin" in reports[0] and "still does" in reports[0]
+    balrog.run(spin, 0.2)
+    assert len(reports) == 1
+
+
+def test_a_call_that_keeps_the_interpreter_is_reported_after_it():
+    reports = []
+
+    def main():
+        task = balrog.current_task()
+        task.name = "hog"
+        balrog.sleep(0)
+        # One C call that never lets the lock go.
+        sum(range(30_000_000))
+        balrog.sleep(0.01)
+
+    balrog.debug(slow=0.05, report=reports.append)
+    try:
+        balrog.run(main)
+    finally:
+        balrog.debug(None)
+    assert len(reports) == 1, reports
+    assert "hog" in reports[0] and "in main" in reports[0]
+
+
+@green
+def test_counters_count():
+    before = balrog.counters()
+    for _ in range(10):
+        balrog.sleep(0)
+    task = balrog.spawn(innermost)
+    balrog.sleep(0)
+    after = balrog.counters()
+    assert after["switches"] >= before["switches"] + 10
+    assert after["live"] == before["live"] + 1
+    assert after["parked"] == before["parked"] + 1
+    task.cancel()
+    task.join()
+    assert balrog.counters()["jobs"] >= before["jobs"]
+
+
+def test_a_profiler_and_a_tracer_see_the_tasks():
+    seen = set()
+
+    def tracer(frame, event, argument):
+        seen.add(frame.f_code.co_name)
+
+    def traced():
+        task = balrog.spawn(lambda: (sys.setprofile(tracer), outer_once())[1])
+        task.join()
+
+    def outer_once():
+        inner_once()
+
+    def inner_once():
+        balrog.sleep(0.01)
+
+    balrog.run(traced)
+    sys.setprofile(None)
+    assert {"outer_once", "inner_once"} <= seen
+
+
+def test_an_error_has_its_whole_traceback():
+    def deep(depth):
+        if depth:
+            deep(depth - 1)
+        else:
+            balrog.sleep(0.001)
+            raise KeyError("deep")
+
+    with pytest.raises(KeyError) as caught:
+        balrog.run(deep, 5)
+    assert [entry.name for entry in caught.traceback].count("deep") == 6
+
+
+def test_the_signal_number_is_free_to_choose():
+    before = signal.getsignal(signal.SIGUSR2)
+    try:
+        balrog.debug(None, on_signal=signal.SIGUSR2)
+        assert signal.getsignal(signal.SIGUSR2) is not before
+        assert os.getpid() > 0
+    finally:
+        signal.signal(signal.SIGUSR2, before)
