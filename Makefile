@@ -38,6 +38,10 @@ test-django: ## Run Django's own tests on balrog.django.postgresql
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60); ARGS="h1_server ..." for some
 	scripts/fuzz $(ARGS)
 
+.PHONY: wasm
+wasm: ## Prove that balrog-proto asks its host for nothing
+	@python=$$(scripts/python) && "$$python" scripts/wasm_gate.py
+
 .PHONY: bench-food
 bench-food: ## The example's view beside gevent, threads and async views
 	$(setup) runtime
@@ -54,6 +58,8 @@ bench-plaintext: ## A WSGI hello beside granian, gunicorn, bjoern, fastwsgi, uvi
 lint: ## Check formatting, clippy, ruff and pyright
 	$(setup) runtime test lint
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo fmt --manifest-path tests/wasm_gate/Cargo.toml --check
 	PYO3_PYTHON=$(CURDIR)/$(PYTHON) cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -62,6 +68,8 @@ lint: ## Check formatting, clippy, ruff and pyright
 .PHONY: format
 format: ## Format Rust and Python
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
+	cargo fmt --manifest-path tests/wasm_gate/Cargo.toml
 	$(setup) --no-build lint
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
