@@ -149,6 +149,11 @@ impl Scopes {
         })
     }
 
+    /// Whether nothing limits a wait: no scope, and no cancellation.
+    pub const fn is_free(&self) -> bool {
+        self.stack.is_empty() && matches!(self.cancel, Cancel::No)
+    }
+
     /// Whether cancellation was asked for.
     pub const fn is_cancelled(&self) -> bool {
         !matches!(self.cancel, Cancel::No)

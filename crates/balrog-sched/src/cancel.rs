@@ -1,0 +1,62 @@
+//! Cancellation from outside: a request that the code finds at its waits.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use crate::Scopes;
+
+/// Cancels a task, from any thread.
+#[derive(Debug, Clone)]
+pub struct Canceller(Arc<Control>);
+
+impl Canceller {
+    pub(crate) fn new(control: &Arc<Control>) -> Self {
+        Self(Arc::clone(control))
+    }
+
+    /// The task's current wait, or its next, fails with
+    /// [`Interrupt::Cancelled`](crate::Interrupt::Cancelled). Clean-up may wait on for
+    /// [`GRACE`](crate::GRACE). A second call does nothing.
+    ///
+    /// A blocked thread notices when what it waits for in the system comes, or its deadline.
+    pub fn cancel(&self) {
+        if !self.0.cancelled.swap(true, Ordering::AcqRel) {
+            let waker = self.0.lock().clone();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Whether cancellation was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::Acquire)
+    }
+}
+
+/// What other threads see of running code.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    cancelled: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Control {
+    /// What ends the code's waits.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        *self.lock() = Some(waker.clone());
+    }
+
+    /// Tells the code's scopes what was asked for.
+    pub(crate) fn apply(&self, scopes: &mut Scopes) {
+        if self.cancelled.load(Ordering::Acquire) {
+            scopes.cancel();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+        // Nothing runs under the lock.
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

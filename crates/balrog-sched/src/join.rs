@@ -1,0 +1,187 @@
+//! New tasks, and waiting for their ends.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::{error, fmt, io};
+
+use crate::cancel::{Canceller, Control};
+use crate::wait::control_thread;
+use crate::{Builder, Interrupt, runtime, wait};
+
+/// Runs `f` beside the caller: as a task on this thread where there is a runtime, else on a
+/// thread of its own.
+///
+/// # Errors
+///
+/// When the system has no memory for a stack, or no further thread.
+pub fn spawn<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    Builder::new().spawn(f)
+}
+
+impl Builder {
+    /// [`spawn`] with this name and stack.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`].
+    pub fn spawn<T: Send + 'static>(
+        self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<JoinHandle<T>> {
+        let shared = Arc::new(Shared(Mutex::new(State::Running(None))));
+        let promise = Promise(Arc::clone(&shared));
+        let run = move || promise.keep(catch_unwind(AssertUnwindSafe(f)));
+        let canceller = match runtime() {
+            Some(runtime) => {
+                let task = self.task(run)?;
+                let canceller = task.canceller();
+                runtime.spawn_local(Box::pin(task));
+                canceller
+            }
+            None => {
+                let control = Arc::new(Control::default());
+                let canceller = Canceller::new(&control);
+                self.thread(move || {
+                    control_thread(&control);
+                    run();
+                })?;
+                canceller
+            }
+        };
+        Ok(JoinHandle { shared, canceller })
+    }
+}
+
+/// A running task's end. Dropped, it lets the task go on by itself.
+#[derive(Debug)]
+#[must_use = "dropping the handle detaches the task; its result and its panic are lost"]
+pub struct JoinHandle<T> {
+    shared: Arc<Shared<T>>,
+    canceller: Canceller,
+}
+
+impl<T> JoinHandle<T> {
+    /// Waits for the task's end and takes its result, once. From async code, await the handle.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`]; after [`JoinError::Interrupted`], which is about the caller's own wait,
+    /// it can be called again.
+    pub fn join(&mut self) -> Result<T, JoinError> {
+        wait(self).map_err(JoinError::Interrupted)?
+    }
+
+    /// Cancels the task: its current wait, or its next, fails. See [`Canceller::cancel`].
+    pub fn cancel(&self) {
+        self.canceller.cancel();
+    }
+
+    /// What cancels the task from elsewhere.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        !matches!(*self.shared.lock(), State::Running(_))
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.shared.lock();
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Done(result) => Poll::Ready(result),
+            State::Running(_) => {
+                *state = State::Running(Some(context.waker().clone()));
+                Poll::Pending
+            }
+            State::Taken => Poll::Ready(Err(JoinError::Closed)),
+        }
+    }
+}
+
+/// Why a join gave no result.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The task panicked, with this.
+    Panicked(Box<dyn Any + Send>),
+    /// The task's executor went away before it had begun, or its result was taken before.
+    Closed,
+    /// The wait for the task was interrupted; the task runs on.
+    Interrupted(Interrupt),
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(panic) => {
+                let text = panic.downcast_ref::<&str>().copied();
+                let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+                write!(f, "the task panicked: {}", text.unwrap_or("(no message)"))
+            }
+            Self::Closed => f.write_str("the task never ran, or its result was taken before"),
+            Self::Interrupted(interrupt) => write!(f, "the wait for the task: {interrupt}"),
+        }
+    }
+}
+
+impl error::Error for JoinError {}
+
+impl From<JoinError> for io::Error {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Interrupted(interrupt) => interrupt.into(),
+            error => Self::other(error.to_string()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shared<T>(Mutex<State<T>>);
+
+#[derive(Debug)]
+enum State<T> {
+    /// With who waits for the end.
+    Running(Option<Waker>),
+    Done(Result<T, JoinError>),
+    Taken,
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // Nothing that can panic runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(&self, result: Result<T, JoinError>) {
+        let before = std::mem::replace(&mut *self.lock(), State::Done(result));
+        if let State::Running(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+}
+
+/// The task's side: whatever becomes of the task, its joiner learns of it.
+struct Promise<T>(Arc<Shared<T>>);
+
+impl<T> Promise<T> {
+    fn keep(self, result: Result<T, Box<dyn Any + Send>>) {
+        self.0.finish(result.map_err(JoinError::Panicked));
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if matches!(*self.0.lock(), State::Running(_)) {
+            self.0.finish(Err(JoinError::Closed));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Values of one task, as `thread_local!` has those of one thread.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A value that every task has its own of, made at its first use. Code outside of tasks has
+/// one for each thread.
+///
+/// ```
+/// use balrog_sched::TaskLocal;
+///
+/// static DEPTH: TaskLocal<std::cell::Cell<u32>> = TaskLocal::new(|| std::cell::Cell::new(0));
+/// DEPTH.with(|depth| depth.set(depth.get() + 1));
+/// assert_eq!(DEPTH.with(std::cell::Cell::get), 1);
+/// ```
+#[derive(Debug)]
+pub struct TaskLocal<T: 'static> {
+    init: fn() -> T,
+}
+
+impl<T: 'static> TaskLocal<T> {
+    /// A value that begins as `init()`.
+    pub const fn new(init: fn() -> T) -> Self {
+        Self { init }
+    }
+
+    /// Calls `f` with the current task's value. `self` has to be a `static`: it is known by its
+    /// address.
+    pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
+        let key = std::ptr::from_ref(self) as usize;
+        let locals = CURRENT.with_borrow(Rc::clone);
+        let found = locals.get(key);
+        let value = match found {
+            Some(value) => value,
+            // Outside of any borrow: `init` may use other locals.
+            None => locals.insert(key, Rc::new((self.init)())),
+        };
+        // Statics have addresses of their own, so what lies under this one's is a `T`.
+        value.downcast_ref().map(f).expect("a task-local of another type")
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Rc<Locals>> = RefCell::default();
+}
+
+/// All values of one task.
+#[derive(Default)]
+pub(crate) struct Locals(RefCell<Vec<(usize, Rc<dyn Any>)>>);
+
+impl Locals {
+    /// Runs `f` as the code of the task that these belong to.
+    pub(crate) fn enter<T>(self: &Rc<Self>, f: impl FnOnce() -> T) -> T {
+        struct Restore(Option<Rc<Locals>>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                if let Some(before) = self.0.take() {
+                    CURRENT.set(before);
+                }
+            }
+        }
+        let _restore = Restore(Some(CURRENT.replace(Rc::clone(self))));
+        f()
+    }
+
+    fn get(&self, key: usize) -> Option<Rc<dyn Any>> {
+        self.0.borrow().iter().find(|(own, _)| *own == key).map(|(_, value)| Rc::clone(value))
+    }
+
+    fn insert(&self, key: usize, value: Rc<dyn Any>) -> Rc<dyn Any> {
+        self.0.borrow_mut().push((key, Rc::clone(&value)));
+        value
+    }
+}
