@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use balrog_proto::websocket::{Limits, Peer, PeerEvent};
+use balrog_proto::websocket::{Initiator, Limits, Peer, PeerEvent};
 use balrog_proto::{Error, Link, Step, Timer};
 
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
@@ -27,7 +27,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 fn receive(pieces: &[&[u8]]) -> (Vec<String>, Vec<u8>) {
     let now = Instant::now();
-    let mut link = Link::new(Peer::new(Limits::default()));
+    let mut link = Link::new(Peer::server(Limits::default()));
     let mut seen = Vec::new();
     for piece in pieces {
         link.receive(piece);
@@ -64,7 +64,7 @@ fn every_split_gives_the_same_messages() {
     assert_eq!(whole.0.len(), 6, "{:?}", whole.0);
     assert_eq!(whole.0[0], "Text(\"κόσμε\")");
     assert_eq!(whole.0[3], "Text(\"frag κλ\")");
-    assert_eq!(whole.0[5], "Close { code: 1000, reason: \"bye\" }");
+    assert_eq!(whole.0[5], "Close { code: 1000, reason: \"bye\", initiator: Remote }");
     assert_eq!(whole.1, [&b"\x8a\x0dare you there"[..], b"\x88\x02\x03\xe8"].concat());
     for cut in 0..=bytes.len() {
         let (a, b) = bytes.split_at(cut);
@@ -130,11 +130,11 @@ fn message_limit_is_exact() {
 fn silence_is_pinged_then_ends() {
     let start = Instant::now();
     let second = Duration::from_secs(1);
-    let mut link = Link::new(Peer::new(Limits::default()));
+    let mut link = Link::new(Peer::server(Limits::default()));
     assert!(matches!(link.poll_event(start), Ok(Step::NeedInput)));
     assert_eq!(link.poll_timeout(), Some(start + 25 * second));
     link.handle_timeout(start + 25 * second).unwrap();
-    assert_eq!(link.transmit(), Some(&b"\x89\x00"[..]));
+    assert_eq!(link.transmit(), Some(&b"\x89\x04\x00\x00\x00\x01"[..]));
     link.receive(&frame(0x8a, b""));
     assert_eq!(link.poll_event(start + 30 * second), Ok(Step::Event(PeerEvent::Pong(b""))));
     assert_eq!(link.poll_timeout(), Some(start + 55 * second));
@@ -145,7 +145,7 @@ fn silence_is_pinged_then_ends() {
 #[test]
 fn closing_waits_for_the_answer_and_sends_nothing_more() {
     let now = Instant::now();
-    let mut link = Link::new(Peer::new(Limits::default()));
+    let mut link = Link::new(Peer::server(Limits::default()));
     link.close(1012, "restart").unwrap();
     link.close(1000, "").unwrap();
     assert!(link.send_text("late").is_err());
@@ -154,7 +154,10 @@ fn closing_waits_for_the_answer_and_sends_nothing_more() {
     assert!(matches!(link.poll_event(now), Ok(Step::NeedInput)));
     assert_eq!(link.poll_timeout(), Some(now + Duration::from_secs(5)));
     link.receive(&frame(0x88, b"\x03\xf4"));
-    assert_eq!(link.poll_event(now), Ok(Step::Event(PeerEvent::Close { code: 1012, reason: "" })));
+    assert_eq!(
+        link.poll_event(now),
+        Ok(Step::Event(PeerEvent::Close { code: 1012, reason: "", initiator: Initiator::Local }))
+    );
     assert_eq!(link.poll_event(now), Ok(Step::Closed));
     let sent: Vec<u8> = link.segments().flatten().copied().collect();
     assert_eq!(sent, b"\x88\x09\x03\xf4restart");

@@ -93,7 +93,7 @@ pub(crate) fn serve(
         );
         link.switch_protocols(&fields).map_err(|misuse| PyValueError::new_err(misuse.to_string()))?;
         if let Protocol::Http(link) = std::mem::replace(&mut inner.protocol, Protocol::None) {
-            let peer = Peer::new(conn.shared.websocket.clone());
+            let peer = Peer::server(conn.shared.websocket.clone());
             inner.protocol = Protocol::WebSocket(Box::new(link.replace(peer)));
         }
         inner.inbound = Some(Box::default());
@@ -183,8 +183,15 @@ impl crate::server::connection::Inner {
             match link.poll_event(Instant::now()) {
                 Ok(Step::Event(PeerEvent::Text(text))) => inbound.push(Message::Text(text.to_owned())),
                 Ok(Step::Event(PeerEvent::Binary(data))) => inbound.push(Message::Binary(data.to_owned())),
-                Ok(Step::Event(PeerEvent::Ping(_) | PeerEvent::Pong(_))) => {}
-                Ok(Step::Event(PeerEvent::Close { code, reason })) => {
+                // Messages come whole, and nobody here waits for room to send.
+                Ok(Step::Event(
+                    PeerEvent::Ping(_)
+                    | PeerEvent::Pong(_)
+                    | PeerEvent::TextPart { .. }
+                    | PeerEvent::BinaryPart { .. }
+                    | PeerEvent::Writable,
+                )) => {}
+                Ok(Step::Event(PeerEvent::Close { code, reason, .. })) => {
                     inbound.closed.get_or_insert((code, reason.to_owned()));
                 }
                 Ok(Step::NeedInput | Step::Paused) if reads == READS => {

@@ -1,3 +1,5 @@
+//! Frames (RFC 6455 section 5): the header both ways, and the mask.
+
 use crate::Error;
 
 pub(crate) const CONTINUATION: u8 = 0;
@@ -7,11 +9,24 @@ pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
+/// The frame ends its message.
+pub(crate) const FIN: u8 = 0x80;
+/// The first reserved bit, which marks a compressed message (RFC 7692 section 6).
+pub(crate) const RSV1: u8 = 0x40;
+
+/// The longest header: two bytes, a length of eight, a mask of four.
+pub(crate) const MAX_HEADER: usize = 14;
+
+/// The most that a control frame carries (RFC 6455 section 5.5).
+pub(crate) const MAX_CONTROL: usize = 125;
+
 /// A frame header (RFC 6455 section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) fin: bool,
+    pub(crate) compressed: bool,
     pub(crate) opcode: u8,
+    /// Zero, which changes nothing, in a server's frames.
     pub(crate) mask: [u8; 4],
     pub(crate) length: u64,
 }
@@ -22,21 +37,26 @@ impl Header {
     }
 
     /// The header at the beginning of `bytes` and its size; `None` if bytes are missing.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, Error> {
+    ///
+    /// `masked`: whether the sender has to mask; `reserved`: the reserved bits that an agreed
+    /// extension gives a meaning.
+    #[inline]
+    pub(crate) fn parse(bytes: &[u8], masked: bool, reserved: u8) -> Result<Option<(Self, usize)>, Error> {
         let [first, second, rest @ ..] = bytes else {
             // The first byte alone can be wrong already.
-            return bytes.first().map_or(Ok(None), |first| check_first(*first).map(|()| None));
+            return bytes.first().map_or(Ok(None), |first| check_first(*first, reserved).map(|()| None));
         };
-        check_first(*first)?;
-        let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
-        // "a server MUST close the connection upon receiving a frame that is not masked"
-        if second & 0x80 == 0 {
-            return Err(bad("a client's frame is not masked", "RFC 6455 section 5.1"));
+        let (first, second) = (*first, *second);
+        check_first(first, reserved)?;
+        // "a server MUST close the connection upon receiving a frame that is not masked [...] A
+        // client MUST close a connection if it detects a masked frame."
+        if (second & 0x80 != 0) != masked {
+            return Err(wrong_mask(masked));
         }
-        let short = second & 0x7f;
+        let (fin, opcode, short) = (first & FIN != 0, first & 0x0f, second & 0x7f);
         // "All control frames MUST have a payload length of 125 bytes or less and MUST NOT be
         // fragmented."
-        if opcode & 8 != 0 && (short > 125 || !fin) {
+        if opcode & 8 != 0 && (short as usize > MAX_CONTROL || !fin) {
             return Err(bad("a control frame is fragmented or too long", "RFC 6455 section 5.5"));
         }
         let (length, rest) = match short {
@@ -52,44 +72,70 @@ impl Header {
         };
         // "the minimal number of bytes MUST be used to encode the length"; the highest bit of
         // the long form "MUST be 0"
-        if (short == 126 && length < 126) || (short == 127 && length <= 0xffff) || length >> 63 != 0 {
+        if (short == 126 && length < 126) || (short == 127 && (length <= 0xffff || length >> 63 != 0)) {
             return Err(bad("a frame's length is not in its shortest form", "RFC 6455 section 5.2"));
         }
-        let Some((mask, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        Ok(Some((Self { fin, opcode, mask: *mask, length }, bytes.len() - rest.len())))
+        let (mask, rest) = if masked {
+            let Some((mask, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+            (*mask, rest)
+        } else {
+            ([0; 4], rest)
+        };
+        let header = Self { fin, compressed: first & RSV1 != 0, opcode, mask, length };
+        Ok(Some((header, bytes.len() - rest.len())))
     }
 }
 
-fn check_first(first: u8) -> Result<(), Error> {
-    if first & 0x70 != 0 {
+#[inline]
+fn check_first(first: u8, reserved: u8) -> Result<(), Error> {
+    // "If a nonzero value is received and none of the negotiated extensions defines the meaning
+    // of such a nonzero value, the receiving endpoint MUST _Fail the WebSocket Connection_."
+    if first & 0x70 & !reserved != 0 {
         return Err(bad("a reserved bit is set", "RFC 6455 section 5.2"));
     }
-    match first & 0x0f {
-        CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG => Ok(()),
-        _ => Err(bad("the opcode is reserved", "RFC 6455 section 5.2")),
+    // Opcodes 3 to 7 and 11 to 15 are reserved.
+    if matches!(first & 0x0f, 3..=7 | 11..) {
+        return Err(bad("the opcode is reserved", "RFC 6455 section 5.2"));
     }
+    Ok(())
 }
 
-/// Appends a whole unmasked frame.
-pub(crate) fn write(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
-    out.push(0x80 | opcode);
-    match payload.len() {
-        short @ 0..=125 => out.push(short as u8),
+/// Appends the header of a frame. `first` has the opcode, FIN and RSV1.
+#[inline]
+pub(crate) fn write_header(out: &mut Vec<u8>, first: u8, length: usize, mask: Option<[u8; 4]>) {
+    let masked = if mask.is_some() { 0x80 } else { 0 };
+    match length {
+        short @ 0..=125 => out.extend_from_slice(&[first, masked | short as u8]),
         medium @ 126..=0xffff => {
-            out.push(126);
-            out.extend_from_slice(&(medium as u16).to_be_bytes());
+            let [high, low] = (medium as u16).to_be_bytes();
+            out.extend_from_slice(&[first, masked | 126, high, low]);
         }
         long => {
-            out.push(127);
+            out.extend_from_slice(&[first, masked | 127]);
             out.extend_from_slice(&(long as u64).to_be_bytes());
         }
     }
-    out.extend_from_slice(payload);
+    if let Some(mask) = mask {
+        out.extend_from_slice(&mask);
+    }
 }
 
-/// Unmasks bytes that stand at `offset` in their frame. Eight at a time, which the compiler
-/// turns into vectors.
-pub(crate) fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
+/// Appends a frame.
+#[inline]
+pub(crate) fn write(out: &mut Vec<u8>, first: u8, payload: &[u8], mask: Option<[u8; 4]>) {
+    out.reserve(MAX_HEADER + payload.len());
+    write_header(out, first, payload.len(), mask);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    if let Some(mask) = mask {
+        apply_mask(&mut out[start..], mask, 0);
+    }
+}
+
+/// Masks, or unmasks, bytes that stand at `offset` in their frame (RFC 6455 section 5.3).
+/// Eight at a time, which the compiler turns into vectors.
+#[inline]
+pub(crate) fn apply_mask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
     let mut key = mask;
     key.rotate_left(offset % 4);
     let [a, b, c, d] = key;
@@ -98,11 +144,25 @@ pub(crate) fn unmask(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
     for chunk in chunks {
         *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
     }
-    for (byte, key) in rest.iter_mut().zip(key.iter().cycle()) {
+    for (byte, key) in rest.iter_mut().zip([a, b, c, d, a, b, c, d]) {
         *byte ^= key;
     }
 }
 
+/// The codes that an endpoint may send (RFC 6455 section 7.4.2, and its registry).
+pub(crate) const fn is_close_code(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+#[cold]
+fn wrong_mask(masked: bool) -> Error {
+    bad(
+        if masked { "a client's frame is not masked" } else { "a server's frame is masked" },
+        "RFC 6455 section 5.1",
+    )
+}
+
+#[cold]
 fn bad(reason: &'static str, rule: &'static str) -> Error {
     Error::violation(1002, reason, rule)
 }
@@ -119,9 +179,42 @@ mod tests {
         for cut in 0..=plain.len() {
             let mut bytes = masked.clone();
             let (a, b) = bytes.split_at_mut(cut);
-            unmask(a, mask, 0);
-            unmask(b, mask, cut);
+            apply_mask(a, mask, 0);
+            apply_mask(b, mask, cut);
             assert_eq!(bytes, plain);
         }
+    }
+
+    #[test]
+    fn headers_come_back_as_they_were_written() {
+        for length in [0, 1, 125, 126, 127, 0xffff, 0x1_0000, 1 << 40] {
+            for mask in [None, Some([9, 8, 7, 6])] {
+                for first in [FIN | TEXT, BINARY, RSV1 | TEXT, CONTINUATION] {
+                    let mut bytes = Vec::new();
+                    write_header(&mut bytes, first, length, mask);
+                    assert!(bytes.len() <= MAX_HEADER);
+                    let header = Header {
+                        fin: first & FIN != 0,
+                        compressed: first & RSV1 != 0,
+                        opcode: first & 0x0f,
+                        mask: mask.unwrap_or_default(),
+                        length: length as u64,
+                    };
+                    let parse = |bytes: &[u8]| Header::parse(bytes, mask.is_some(), RSV1);
+                    assert_eq!(parse(&bytes), Ok(Some((header, bytes.len()))));
+                    for cut in 0..bytes.len() {
+                        assert_eq!(parse(&bytes[..cut]), Ok(None), "{length} cut at {cut}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn close_codes() {
+        let may = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999];
+        let may_not = [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, u16::MAX];
+        assert!(may.into_iter().all(is_close_code));
+        assert!(!may_not.into_iter().any(is_close_code));
     }
 }

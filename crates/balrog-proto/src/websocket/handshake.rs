@@ -1,16 +1,35 @@
+//! The opening handshake of a server (RFC 6455 section 4.2).
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
+use crate::http1::grammar::{is_token, list};
 use crate::http1::{Framing, RequestHead, Version};
+use crate::websocket::Deflate;
+use crate::websocket::extension::{self, Extension, Parameters};
 
 /// A valid opening handshake of a client (RFC 6455 section 4.2.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The value of `Sec-WebSocket-Accept`.
     pub accept: String,
-    /// The subprotocols that the client speaks, best first.
+    /// The subprotocols that the client speaks, best first. The server may choose one, and then
+    /// says so in `Sec-WebSocket-Protocol`.
     pub protocols: Vec<String>,
+    /// The site whose script opened the WebSocket, if a browser did. A server that is for its
+    /// own site only has to compare it (RFC 6455 section 10.2).
+    pub origin: Option<String>,
+    /// The offers of permessage-deflate, best first.
+    deflate: Vec<Parameters>,
+}
+
+impl Offer {
+    /// What a server that wants `wanted` agrees on, if the client offers compression: the
+    /// settings, and the value of `Sec-WebSocket-Extensions`.
+    pub fn deflate(&self, wanted: &Deflate) -> Option<(Deflate, String)> {
+        self.deflate.first().map(|offer| wanted.accept(offer))
+    }
 }
 
 /// A request for a WebSocket that cannot be granted.
@@ -56,10 +75,30 @@ pub fn offer(head: &RequestHead<'_>) -> Result<Option<Offer>, Refusal> {
     let protocols = head
         .headers
         .all("sec-websocket-protocol")
-        .flat_map(crate::http1::grammar::list)
-        .map(|protocol| String::from_utf8_lossy(protocol).into_owned())
-        .collect();
-    let digest =
-        Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
-    Ok(Some(Offer { accept: STANDARD.encode(digest), protocols }))
+        .flat_map(list)
+        .map(|protocol| {
+            // "non-empty strings with characters in the range U+0021 to U+007E not including
+            // separator characters"
+            let text = std::str::from_utf8(protocol).ok().filter(|_| is_token(protocol));
+            text.map(str::to_owned).ok_or(bad("a subprotocol is not a token"))
+        })
+        .collect::<Result<_, _>>()?;
+    // Of two origins, one would be checked and the other believed.
+    if head.headers.all("origin").count() > 1 {
+        return Err(bad("there is more than one Origin"));
+    }
+    let origin = only("origin").map(|origin| String::from_utf8_lossy(origin).into_owned());
+    // "If a value is supplied [...] that does not conform to the ABNF", RFC 6455 section 9.1, "the
+    // receiver of such malformed data MUST immediately _Fail the WebSocket Connection_".
+    let extensions = extension::parse(head.headers.all("sec-websocket-extensions"))
+        .ok_or(bad("Sec-WebSocket-Extensions is malformed"))?;
+    let deflate = extensions.iter().filter_map(Extension::deflate).collect();
+    Ok(Some(Offer { accept: accept(key), protocols, origin, deflate }))
+}
+
+/// "concatenating /key/ [...] with the string "258EAFA5-E914-47DA-95CA-C5AB0DC85B11", taking the
+/// SHA-1 hash of this concatenated value [...] and base64-encoding"
+pub(crate) fn accept(key: &[u8]) -> String {
+    let digest = Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(digest.finalize())
 }

@@ -1,298 +1,371 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::websocket::frame::{self, BINARY, CLOSE, CONTINUATION, Header, PING, PONG, TEXT};
-use crate::websocket::utf8::Validator;
-use crate::{Error, Inbox, Interest, Link, Machine, Misuse, Outbox, Phase, Step, Timer};
+use crate::websocket::alive::Alive;
+use crate::websocket::deflate::{Compressor, Decompressor};
+use crate::websocket::frame::{self, BINARY, CLOSE, CONTINUATION, Header, PING, RSV1, TEXT};
+use crate::websocket::incoming::{Incoming, Place, not_text};
+use crate::websocket::outgoing::{Outgoing, State};
+use crate::websocket::{Deflate, Limits};
+use crate::{Entropy, Error, Inbox, Interest, Machine, Outbox, Phase, Step, Timer};
 
-/// Unsent bytes from which on pings are not answered: the peer does not read anyway.
-const PONG_BACKLOG: usize = 64 * 1024;
-
-/// What a client may take of us. Sizes are in bytes; a time of `None` is unlimited.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// A message, all its fragments together (1009; 1 MiB).
-    pub message: usize,
-    /// Fragments of one message (1009; 4,096).
-    pub fragments: usize,
-    /// How often a silent client is pinged (25 s).
-    pub ping_interval: Option<Duration>,
-    /// How long a ping may stay unanswered (10 s).
-    pub pong_time: Duration,
-    /// How long the client has to answer a close (5 s).
-    pub close_time: Duration,
+/// One side of an open WebSocket.
+#[derive(Debug)]
+pub struct Peer {
+    pub(crate) limits: Limits,
+    streaming: bool,
+    /// The data frame whose payload is coming, if it is not whole in the inbox.
+    frame: Option<Frame>,
+    incoming: Incoming,
+    pub(crate) outgoing: Outgoing,
+    alive: Alive,
+    /// Since when the peer has to close.
+    closing_since: Option<Instant>,
+    /// Bytes of the inbox that the last event lent.
+    used: usize,
+    /// Whether it lent something of `incoming`.
+    lent: bool,
+    /// A command found the outbox full, and its owner waits until it is not.
+    pub(crate) congested: bool,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message: 1 << 20,
-            fragments: 4_096,
-            ping_interval: Some(Duration::from_secs(25)),
-            pong_time: Duration::from_secs(10),
-            close_time: Duration::from_secs(5),
+/// The payload of a data frame.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    header: Header,
+    /// What has not been used up.
+    left: u64,
+    /// How much of that is in the inbox and unmasked.
+    ready: usize,
+    /// How much was used up, for the mask.
+    done: usize,
+}
+
+/// Text or binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// UTF-8.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+impl Kind {
+    pub(crate) const fn opcode(self) -> u8 {
+        match self {
+            Self::Text => TEXT,
+            Self::Binary => BINARY,
         }
     }
 }
 
-/// The server's side of an open WebSocket.
-#[derive(Debug)]
-pub struct Peer {
-    limits: Limits,
-    state: State,
-    /// The frame whose payload is coming.
-    frame: Option<Payload>,
-    /// The fragments of a message that is not complete.
-    message: Vec<u8>,
-    fragments: usize,
-    /// Opcode of the message that is coming.
-    kind: Option<u8>,
-    text: Validator,
-    used: usize,
-    /// When the client was heard last, and when the pending ping was sent.
-    heard: Option<Instant>,
-    pinged: Option<Instant>,
-    closing_since: Option<Instant>,
-    /// The message was reported from `message`, which can be emptied now.
-    reported: bool,
+/// Who began to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Initiator {
+    /// Our close was sent before the peer's came.
+    Local,
+    /// The peer's close came first.
+    Remote,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Open,
-    /// We sent Close and wait for the client's.
-    Closing,
-    Closed,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Payload {
-    header: Header,
-    length: usize,
-    /// How much of it is unmasked (and, for text, checked) already.
-    ready: usize,
-}
-
-/// What the client did.
+/// What the peer did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerEvent<'b> {
     /// A whole text message.
     Text(&'b str),
     /// A whole binary message.
     Binary(&'b [u8]),
-    /// A ping; the pong is in the outbox.
+    /// A part of a text message, as far as it came; of a [`Peer::streaming`] only.
+    TextPart {
+        /// Whole characters. May be empty if it is the last.
+        text: &'b str,
+        /// Whether the message ends with it.
+        fin: bool,
+    },
+    /// A part of a binary message, as far as it came; of a [`Peer::streaming`] only.
+    BinaryPart {
+        /// May be empty if it is the last.
+        data: &'b [u8],
+        /// Whether the message ends with it.
+        fin: bool,
+    },
+    /// A ping; it is answered already.
     Ping(&'b [u8]),
     /// A pong.
     Pong(&'b [u8]),
-    /// The client closes, or has answered our close. Nothing follows.
+    /// The peer closes, or has answered our close. Nothing follows.
     Close {
-        /// 1005 if the client gave none (RFC 6455 section 7.1.5).
+        /// 1005 if the peer gave none (RFC 6455 section 7.1.5).
         code: u16,
         /// May be empty.
         reason: &'b str,
+        /// Who began.
+        initiator: Initiator,
     },
+    /// A command had left the link congested, and it is not any more.
+    Writable,
 }
 
 enum Found {
-    Message(u8, Option<Range<usize>>),
-    Control(u8, Range<usize>),
-    Close(u16, Range<usize>),
+    Whole(Kind, Range<usize>),
+    Gathered(Kind, Place),
+    Part(Kind, Place, bool),
+    Ping(Range<usize>),
+    Pong(Range<usize>),
+    Close(u16, Range<usize>, Initiator),
+    Writable,
     NeedInput,
     Closed,
 }
 
 impl Peer {
-    /// A WebSocket whose handshake is done.
-    pub fn new(limits: Limits) -> Self {
+    /// The server's side, once the handshake is done.
+    pub fn server(limits: Limits) -> Self {
+        Self::new(limits, None)
+    }
+
+    /// The client's side, once the handshake is done. Mask keys come from `entropy`.
+    pub fn client(limits: Limits, entropy: Box<dyn Entropy>) -> Self {
+        Self::new(limits, Some(entropy))
+    }
+
+    /// Messages are compressed, as it was agreed on in the handshake.
+    #[must_use]
+    pub fn deflate(mut self, agreed: &Deflate) -> Self {
+        let server = (agreed.server_max_window_bits, !agreed.server_no_context_takeover);
+        let client = (agreed.client_max_window_bits, !agreed.client_no_context_takeover);
+        let (ours, theirs) = if self.outgoing.is_client() { (client, server) } else { (server, client) };
+        self.outgoing.deflate = Some(Box::new(Compressor::new(agreed, ours.0, ours.1)));
+        self.incoming.inflate = Some(Box::new(Decompressor::new(theirs.0, theirs.1)));
+        self
+    }
+
+    /// Data is given on as it comes, in parts of messages ([`PeerEvent::TextPart`],
+    /// [`PeerEvent::BinaryPart`]). The limits stay what they are.
+    #[must_use]
+    pub const fn streaming(mut self) -> Self {
+        self.streaming = true;
+        self
+    }
+
+    /// How long the last keepalive ping took to be answered.
+    pub const fn round_trip(&self) -> Option<Duration> {
+        self.alive.round_trip()
+    }
+
+    fn new(limits: Limits, entropy: Option<Box<dyn Entropy>>) -> Self {
         Self {
             limits,
-            state: State::Open,
+            streaming: false,
             frame: None,
-            message: Vec::new(),
-            fragments: 0,
-            kind: None,
-            text: Validator::default(),
-            used: 0,
-            heard: None,
-            pinged: None,
+            incoming: Incoming::default(),
+            outgoing: Outgoing::new(entropy),
+            alive: Alive::default(),
             closing_since: None,
-            reported: false,
+            used: 0,
+            lent: false,
+            congested: false,
         }
     }
 
+    /// Gives memory back that the next message would only need again: what is kept for
+    /// compression, up to the window of what came. Happens by itself when the peer is silent.
+    pub fn release(&mut self) {
+        self.outgoing.forget();
+        if !self.lent {
+            self.incoming.forget();
+        }
+    }
+
+    #[inline]
     fn find(&mut self, now: Instant, inbox: &mut Inbox, outbox: &mut Outbox) -> Result<Found, Error> {
         inbox.discard(std::mem::take(&mut self.used));
-        if std::mem::take(&mut self.reported) {
-            self.message = Vec::new();
+        if std::mem::take(&mut self.lent) {
+            self.incoming.give_back();
         }
-        self.heard.get_or_insert(now);
-        if self.state == State::Closing {
-            self.closing_since.get_or_insert(now);
+        self.alive.begin(now);
+        self.alive.answer(now, &self.limits, &mut self.outgoing, outbox);
+        if self.congested && !outbox.is_full() {
+            self.congested = false;
+            return Ok(Found::Writable);
         }
         loop {
-            if self.state == State::Closed {
-                return Ok(Found::Closed);
-            }
-            let Some(payload) = self.payload(now, inbox)? else {
-                return if inbox.is_eof() { Err(Error::Eof(Phase::Open)) } else { Ok(Found::NeedInput) };
-            };
-            let data = 0..payload.length;
-            let header = payload.header;
-            self.frame = None;
-            self.used = payload.length;
-            if header.is_control() {
-                return self.control(header.opcode, data, inbox, outbox);
-            }
-            if let Some(found) = self.data(header, data, inbox)? {
+            if self.outgoing.state != State::Open
+                && let Some(found) = self.ending(now, inbox, outbox)
+            {
                 return Ok(found);
             }
-            inbox.discard(std::mem::take(&mut self.used));
-        }
-    }
-
-    /// The next frame, once its payload is complete; unmasked in place, checked as it comes.
-    fn payload(&mut self, now: Instant, inbox: &mut Inbox) -> Result<Option<Payload>, Error> {
-        if self.frame.is_none() {
-            let Some((header, size)) = Header::parse(inbox.bytes())? else { return Ok(None) };
-            let length = self.admit(&header)?;
-            inbox.discard(size);
-            (self.heard, self.pinged) = (Some(now), None);
-            self.frame = Some(Payload { header, length, ready: 0 });
-        }
-        let text = self.kind == Some(TEXT);
-        let Some(payload) = &mut self.frame else { return Ok(None) };
-        let have = inbox.len().min(payload.length);
-        let fresh = &mut inbox.bytes_mut()[payload.ready..have];
-        frame::unmask(fresh, payload.header.mask, payload.ready);
-        if text && !payload.header.is_control() && !self.text.feed(fresh) {
-            return Err(Error::violation(1007, "a text message is not UTF-8", "RFC 6455 section 8.1"));
-        }
-        payload.ready = have;
-        Ok(Some(*payload).filter(|payload| payload.ready == payload.length))
-    }
-
-    /// Whether this frame may come now, and with this length.
-    fn admit(&mut self, header: &Header) -> Result<usize, Error> {
-        const RULE: &str = "RFC 6455 section 5.4";
-        let length = usize::try_from(header.length).unwrap_or(usize::MAX);
-        if header.is_control() {
-            return Ok(length);
-        }
-        match (header.opcode, self.kind) {
-            (CONTINUATION, None) => return Err(Error::violation(1002, "a continuation of nothing", RULE)),
-            (CONTINUATION, Some(_)) => {}
-            (_, Some(_)) => return Err(Error::violation(1002, "a message inside another", RULE)),
-            (opcode, None) => {
-                self.kind = Some(opcode);
-                self.text = Validator::default();
-                self.fragments = 0;
+            if self.frame.is_some() {
+                if let Some(found) = self.payload(now, inbox)? {
+                    return Ok(found);
+                }
+                if self.frame.is_some() {
+                    return starved(inbox);
+                }
             }
+            let reserved = if self.incoming.inflate.is_some() { RSV1 } else { 0 };
+            let masked = !self.outgoing.is_client();
+            let Some((header, size)) = Header::parse(inbox.bytes(), masked, reserved)? else {
+                return starved(inbox);
+            };
+            let whole = (inbox.len() - size) as u64 >= header.length;
+            if header.is_control() {
+                // At most 125 bytes, so that it can wait in the inbox.
+                if !whole {
+                    return starved(inbox);
+                }
+                self.alive.heard(now);
+                let payload = self.lend(&header, size, inbox);
+                if let Some(found) = self.control(now, header, payload, inbox, outbox)? {
+                    return Ok(found);
+                }
+                continue;
+            }
+            self.alive.heard(now);
+            if self.outgoing.state == State::Open {
+                let kind = self.incoming.begin(&header, &self.limits)?;
+                let alone = header.fin && header.opcode != CONTINUATION && !header.compressed;
+                if whole && alone && !self.streaming {
+                    self.incoming.end();
+                    return Ok(Found::Whole(kind, self.lend(&header, size, inbox)));
+                }
+            }
+            inbox.discard(size);
+            self.frame = Some(Frame { header, left: header.length, ready: 0, done: 0 });
         }
-        self.fragments += 1;
-        if self.fragments > self.limits.fragments {
-            return Err(Error::limit(1009, "fragments", self.limits.fragments as u64));
-        }
-        if self.message.len().saturating_add(length) > self.limits.message {
-            return Err(Error::limit(1009, "message", self.limits.message as u64));
-        }
-        Ok(length)
     }
 
-    fn data(&mut self, header: Header, data: Range<usize>, inbox: &Inbox) -> Result<Option<Found>, Error> {
-        let whole = header.fin && self.message.is_empty() && header.opcode != CONTINUATION;
-        if !whole {
-            self.message.extend_from_slice(&inbox.bytes()[data.clone()]);
+    /// Unmasks the payload behind a header of `size`, to be lent from the inbox.
+    #[inline]
+    fn lend(&mut self, header: &Header, size: usize, inbox: &mut Inbox) -> Range<usize> {
+        let payload = size..size + header.length as usize;
+        frame::apply_mask(&mut inbox.bytes_mut()[payload.clone()], header.mask, 0);
+        self.used = payload.end;
+        payload
+    }
+
+    /// More of a frame that is not lent whole.
+    fn payload(&mut self, now: Instant, inbox: &mut Inbox) -> Result<Option<Found>, Error> {
+        let Some(frame) = &mut self.frame else { return Ok(None) };
+        let have = usize::try_from(frame.left).unwrap_or(usize::MAX).min(inbox.len());
+        if have > frame.ready {
+            let fresh = &mut inbox.bytes_mut()[frame.ready..have];
+            frame::apply_mask(fresh, frame.header.mask, frame.done.wrapping_add(frame.ready));
+            frame.ready = have;
+            self.alive.heard(now);
         }
-        if !header.fin {
-            return Ok(None);
+        let fin = frame.header.fin && have as u64 == frame.left;
+        let piece = &inbox.bytes()[..have];
+        // What comes behind our close is of no interest.
+        let (used, found) = if self.outgoing.state != State::Open {
+            (have, None)
+        } else if self.streaming {
+            let part = self.incoming.part(piece, fin, &self.limits)?;
+            if !part.drained {
+                // It has more to give, even if nothing more comes.
+                frame.used_up(part.used);
+                inbox.discard(part.used);
+                self.lent = part.found.is_some();
+                return Ok(part.found.map(|place| Found::Part(part.kind, place, false)));
+            }
+            (part.used, part.found.map(|place| Found::Part(part.kind, place, part.fin)))
+        } else {
+            let kind = self.incoming.kind().unwrap_or(Kind::Binary);
+            let place = self.incoming.append(piece, fin, &self.limits)?;
+            (have, place.map(|place| Found::Gathered(kind, place)))
+        };
+        frame.used_up(used);
+        if frame.left == 0 {
+            self.frame = None;
         }
-        let kind = self.kind.take().unwrap_or(BINARY);
-        if kind == TEXT && !self.text.is_complete() {
-            return Err(Error::violation(
-                1007,
-                "a text message ends inside a character",
-                "RFC 6455 section 8.1",
-            ));
+        if matches!(found, Some(Found::Part(_, Place::Inbox, _))) {
+            self.used = used;
+        } else {
+            inbox.discard(used);
+            self.lent = found.is_some();
         }
-        self.reported = !whole;
-        // After our close nobody wants messages any more.
-        if self.state == State::Closing {
-            self.message = Vec::new();
-            return Ok(None);
-        }
-        Ok(Some(Found::Message(kind, whole.then_some(data))))
+        Ok(found)
     }
 
     fn control(
         &mut self,
-        opcode: u8,
-        data: Range<usize>,
-        inbox: &Inbox,
+        now: Instant,
+        header: Header,
+        payload: Range<usize>,
+        inbox: &mut Inbox,
         outbox: &mut Outbox,
-    ) -> Result<Found, Error> {
-        let payload = &inbox.bytes()[data.clone()];
-        if opcode != CLOSE {
-            if opcode == PING && self.state == State::Open && outbox.len() < PONG_BACKLOG {
-                frame::write(&mut outbox.tail(), PONG, payload);
-            }
-            return Ok(Found::Control(opcode, data));
-        }
+    ) -> Result<Option<Found>, Error> {
         const RULE: &str = "RFC 6455 section 7.4";
-        let (code, reason) = match payload {
-            [] => (1005, data.end..data.end),
+        let bytes = &inbox.bytes()[payload.clone()];
+        if header.opcode == PING {
+            if self.outgoing.state == State::Open {
+                self.alive.ping(now, bytes, &self.limits, &mut self.outgoing, outbox);
+            }
+            return Ok(Some(Found::Ping(payload)));
+        }
+        if header.opcode != CLOSE {
+            self.alive.pong(now, bytes);
+            return Ok(Some(Found::Pong(payload)));
+        }
+        let (code, reason) = match bytes {
+            [] => (1005, payload.end..payload.end),
+            // "If there is a body, the first two bytes of the body MUST be a 2-byte unsigned
+            // integer"
             [_] => return Err(Error::violation(1002, "a close frame with half a code", RULE)),
             [high, low, reason @ ..] => {
                 let code = u16::from_be_bytes([*high, *low]);
-                if !is_close_code(code) {
+                if !frame::is_close_code(code) {
                     return Err(Error::violation(1002, "a close code that must not be sent", RULE));
                 }
-                if std::str::from_utf8(reason).is_err() {
-                    return Err(Error::violation(
-                        1007,
-                        "a close reason that is not UTF-8",
-                        "RFC 6455 section 8.1",
-                    ));
+                if simdutf8::basic::from_utf8(reason).is_err() {
+                    let rule = "RFC 6455 section 8.1";
+                    return Err(Error::violation(1007, "a close reason that is not UTF-8", rule));
                 }
-                (code, data.start + 2..data.end)
+                (code, payload.start + 2..payload.end)
             }
         };
-        if self.state == State::Open {
-            frame::write(&mut outbox.tail(), CLOSE, &payload[..payload.len().min(2)]);
-        }
-        self.state = State::Closed;
-        outbox.shutdown();
-        Ok(Found::Close(code, reason))
+        let ours = self.outgoing.state == State::Closing;
+        let initiator = if ours { Initiator::Local } else { Initiator::Remote };
+        self.outgoing.closed(bytes, outbox);
+        self.closing_since = Some(now);
+        Ok(Some(Found::Close(code, reason, initiator)))
     }
 
-    fn fail(&mut self, error: Error, outbox: &mut Outbox) {
-        if let (State::Open, Some(code)) = (self.state, error.code()) {
-            write_close(outbox, code, "");
+    /// What there is to do when a close was sent. `None`: go on reading.
+    #[cold]
+    fn ending(&mut self, now: Instant, inbox: &mut Inbox, outbox: &mut Outbox) -> Option<Found> {
+        self.closing_since.get_or_insert(now);
+        match self.outgoing.state {
+            State::Open | State::Closing => None,
+            State::Draining => {
+                inbox.discard(inbox.len());
+                if inbox.is_eof() {
+                    self.outgoing.end(outbox);
+                    return Some(Found::Closed);
+                }
+                Some(Found::NeedInput)
+            }
+            State::Closed => Some(Found::Closed),
         }
-        self.state = State::Closed;
-        outbox.shutdown();
-    }
-
-    fn open(&self) -> Result<(), Misuse> {
-        if self.state == State::Open { Ok(()) } else { Err(Misuse("the WebSocket is closed or closing")) }
     }
 }
 
-/// The codes that an endpoint may send (RFC 6455 section 7.4.2, and its registry).
-const fn is_close_code(code: u16) -> bool {
-    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+impl Frame {
+    fn used_up(&mut self, n: usize) {
+        self.left -= n as u64;
+        self.ready -= n;
+        self.done = self.done.wrapping_add(n);
+    }
 }
 
-fn write_close(outbox: &mut Outbox, code: u16, reason: &str) {
-    let mut payload = Vec::with_capacity(2 + reason.len());
-    payload.extend_from_slice(&code.to_be_bytes());
-    payload.extend_from_slice(reason.as_bytes());
-    frame::write(&mut outbox.tail(), CLOSE, &payload);
+fn starved(inbox: &Inbox) -> Result<Found, Error> {
+    if inbox.is_eof() { Err(Error::Eof(Phase::Open)) } else { Ok(Found::NeedInput) }
 }
 
 impl Machine for Peer {
     type Event<'b> = PeerEvent<'b>;
 
+    #[inline]
     fn advance<'b>(
         &'b mut self,
         now: Instant,
@@ -302,33 +375,61 @@ impl Machine for Peer {
         let found = match self.find(now, inbox, outbox) {
             Ok(found) => found,
             Err(error) => {
-                self.fail(error, outbox);
+                self.outgoing.fail(error, outbox);
                 return Err(error);
             }
         };
-        // Text was checked as it came; this only tells the compiler.
-        let text = |bytes| simdutf8::basic::from_utf8(bytes).unwrap_or_default();
+        let Self { incoming, outgoing, .. } = self;
         let bytes = inbox.bytes();
-        Ok(Step::Event(match found {
-            Found::Message(kind, range) => {
-                let message = range.map_or(&self.message[..], |range| &bytes[range]);
-                if kind == TEXT { PeerEvent::Text(text(message)) } else { PeerEvent::Binary(message) }
+        // Here text becomes `&str`, and is checked for it, so that nothing can be wrong.
+        let text = match &found {
+            Found::Whole(Kind::Text, range) => {
+                simdutf8::basic::from_utf8(&bytes[range.clone()]).map_err(|_| not_text())
             }
-            Found::Control(PING, range) => PeerEvent::Ping(&bytes[range]),
-            Found::Control(_, range) => PeerEvent::Pong(&bytes[range]),
-            Found::Close(code, range) => PeerEvent::Close { code, reason: text(&bytes[range]) },
+            Found::Gathered(Kind::Text, place) | Found::Part(Kind::Text, place, _) => incoming.text(*place),
+            Found::Close(_, range, _) => {
+                simdutf8::basic::from_utf8(&bytes[range.clone()]).map_err(|_| not_text())
+            }
+            _ => Ok(""),
+        };
+        let text = match text {
+            Ok(text) => text,
+            Err(error) => {
+                outgoing.fail(error, outbox);
+                return Err(error);
+            }
+        };
+        Ok(Step::Event(match found {
+            Found::Whole(Kind::Text, _) | Found::Gathered(Kind::Text, _) => PeerEvent::Text(text),
+            Found::Whole(Kind::Binary, range) => PeerEvent::Binary(&bytes[range]),
+            Found::Gathered(Kind::Binary, place) => PeerEvent::Binary(incoming.bytes(place)),
+            Found::Part(Kind::Text, _, fin) => PeerEvent::TextPart { text, fin },
+            Found::Part(Kind::Binary, Place::Inbox, fin) => {
+                PeerEvent::BinaryPart { data: &bytes[..self.used], fin }
+            }
+            Found::Part(Kind::Binary, place, fin) => {
+                PeerEvent::BinaryPart { data: incoming.bytes(place), fin }
+            }
+            Found::Ping(range) => PeerEvent::Ping(&bytes[range]),
+            Found::Pong(range) => PeerEvent::Pong(&bytes[range]),
+            Found::Close(code, _, initiator) => PeerEvent::Close { code, reason: text, initiator },
+            Found::Writable => PeerEvent::Writable,
             Found::NeedInput => return Ok(Step::NeedInput),
             Found::Closed => return Ok(Step::Closed),
         }))
     }
 
     fn deadline(&self) -> Option<Instant> {
-        match self.state {
-            State::Open => match self.pinged {
-                Some(pinged) => Some(pinged + self.limits.pong_time),
-                None => Some(self.heard? + self.limits.ping_interval?),
-            },
-            State::Closing => Some(self.closing_since? + self.limits.close_time),
+        match self.outgoing.state {
+            State::Open => {
+                let alive = [
+                    self.alive.ping_at(&self.limits),
+                    self.alive.lost_at(&self.limits),
+                    self.alive.answer_at(),
+                ];
+                alive.into_iter().flatten().min()
+            }
+            State::Closing | State::Draining => Some(self.closing_since? + self.limits.close_time),
             State::Closed => None,
         }
     }
@@ -337,79 +438,29 @@ impl Machine for Peer {
         if self.deadline().is_none_or(|at| at > now) {
             return Ok(());
         }
-        if self.state == State::Open && self.pinged.is_none() {
-            frame::write(&mut outbox.tail(), PING, b"");
-            self.pinged = Some(now);
-            return Ok(());
-        }
-        let timer = if self.state == State::Open { Timer::Pong } else { Timer::Close };
-        self.fail(Error::Timeout(timer), outbox);
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let timer = match self.outgoing.state {
+            State::Open if due(self.alive.lost_at(&self.limits)) => Timer::Pong,
+            State::Open => {
+                self.alive.answer(now, &self.limits, &mut self.outgoing, outbox);
+                if due(self.alive.ping_at(&self.limits)) {
+                    self.alive.probe(now, &mut self.outgoing, outbox);
+                    self.release();
+                }
+                return Ok(());
+            }
+            State::Closing => Timer::Close,
+            // The handshake is done; a server that does not close then changes nothing.
+            State::Draining | State::Closed => {
+                self.outgoing.end(outbox);
+                return Ok(());
+            }
+        };
+        self.outgoing.fail(Error::Timeout(timer), outbox);
         Err(Error::Timeout(timer))
     }
 
     fn interest(&self) -> Interest {
-        Interest::read_if(self.state != State::Closed)
-    }
-}
-
-impl Link<Peer> {
-    /// Sends a text message.
-    ///
-    /// # Errors
-    ///
-    /// `Misuse` once the WebSocket is closed or closing.
-    pub fn send_text(&mut self, text: &str) -> Result<(), Misuse> {
-        self.send(TEXT, text.as_bytes())
-    }
-
-    /// Sends a binary message.
-    ///
-    /// # Errors
-    ///
-    /// `Misuse` once the WebSocket is closed or closing.
-    pub fn send_binary(&mut self, data: &[u8]) -> Result<(), Misuse> {
-        self.send(BINARY, data)
-    }
-
-    /// Sends a ping with at most 125 bytes.
-    ///
-    /// # Errors
-    ///
-    /// `Misuse` for more, or once the WebSocket is closed or closing.
-    pub fn ping(&mut self, data: &[u8]) -> Result<(), Misuse> {
-        if data.len() > 125 {
-            return Err(Misuse("a ping carries at most 125 bytes"));
-        }
-        self.send(PING, data)
-    }
-
-    fn send(&mut self, opcode: u8, payload: &[u8]) -> Result<(), Misuse> {
-        self.machine.open()?;
-        frame::write(&mut self.outbox.tail(), opcode, payload);
-        Ok(())
-    }
-
-    /// Begins to close; the client's answer ends it. A second call does nothing.
-    ///
-    /// # Errors
-    ///
-    /// `Misuse` for a code that must not be sent, or a reason of over 123 bytes.
-    pub fn close(&mut self, code: u16, reason: &str) -> Result<(), Misuse> {
-        if !is_close_code(code) {
-            return Err(Misuse("this close code must not be sent"));
-        }
-        if reason.len() > 123 {
-            return Err(Misuse("a close reason has at most 123 bytes"));
-        }
-        if self.machine.state == State::Open {
-            write_close(&mut self.outbox, code, reason);
-            self.machine.state = State::Closing;
-        }
-        Ok(())
-    }
-
-    /// Whether messages can be sent.
-    pub fn is_open(&self) -> bool {
-        self.machine.state == State::Open
+        Interest::read_if(self.outgoing.state != State::Closed)
     }
 }

@@ -15,7 +15,7 @@ impl Subject for ServerPeer {
     type Machine = Peer;
 
     fn open(&self) -> Link<Peer> {
-        Link::new(Peer::new(self.0.clone()))
+        Link::new(Peer::server(self.0.clone()))
     }
 
     fn turn(&self, link: &mut Link<Peer>, now: Instant, seen: &mut Seen) -> bool {
