@@ -25,6 +25,8 @@
 //! * [`Runtime`] is what a task needs of its executor: a place for new tasks, and timers.
 //! * [`Scopes`] are a task's deadlines, shields and cancellation; [`Interrupt`] is how a wait
 //!   ends that did not get what it waited for.
+//! * [`scope`] and [`sync`] are structured concurrency and the primitives of `std::sync`, right
+//!   between tasks and threads.
 //! * [`Scheduler`] is the queue of an engine that brings stacks of its own (Python's).
 //!
 //! **A task never changes its thread.** Compiled code keeps addresses of thread-locals over any
@@ -39,8 +41,10 @@ mod local;
 mod overflow;
 mod runtime;
 mod scheduler;
+mod scope;
 mod scopes;
 mod stack;
+pub mod sync;
 mod task;
 mod timers;
 mod wait;
@@ -52,6 +56,7 @@ pub use join::{JoinError, JoinHandle, spawn};
 pub use local::TaskLocal;
 pub use runtime::{LocalFuture, Runtime, runtime, sleep_until, timer, with_runtime};
 pub use scheduler::{Runnable, Scheduler, Token, Wake};
+pub use scope::{Scope, scope};
 pub use scopes::{GRACE, Limits, ScopeId, Scopes};
 pub use stack::{DEFAULT_STACK_SIZE, MIN_STACK_SIZE};
 pub use task::{Builder, Task, task};
