@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use balrog_proto::http1::{self, BodyLength, Client, Server};
-use balrog_proto::websocket::{self, Peer};
+use balrog_proto::websocket::{self, Deflate, Peer};
 use balrog_proto::{Link, Machine, Step, Transmit};
 
 /// A driver, as generic as one can be.
@@ -54,7 +54,8 @@ pub fn http_client(now: Instant, bytes: &[u8]) -> usize {
 
 #[unsafe(no_mangle)]
 pub fn websocket(now: Instant, bytes: &[u8]) -> usize {
-    let mut link = Link::new(Peer::new(websocket::Limits::default()));
+    let peer = Peer::client(websocket::Limits::default(), Box::new(|bytes: &mut [u8]| bytes.fill(7)));
+    let mut link = Link::new(peer.deflate(&Deflate::default()));
     let sent = link
         .send_text("text")
         .and_then(|()| link.send_binary(bytes))
