@@ -189,8 +189,9 @@ def _packaged() -> Path:
 class _Server:
     """The supervisor's side: owns the directory and the server process."""
 
-    def __init__(self, settings: list[str]) -> None:
+    def __init__(self, settings: list[str], files: list[str]) -> None:
         self.account = _account()
+        self.files = files
         self.directory = Path(tempfile.mkdtemp(prefix="balrog-postgres-"))
         self.settings = settings
         self.process: subprocess.Popen[bytes] | None = None
@@ -222,10 +223,18 @@ class _Server:
                 break
         else:
             raise PostgresError(f"initdb failed:\n{initdb.stdout}")
+        for name, _, source in (pair.partition("=") for pair in self.files):
+            self._install(self.data / name, Path(source).read_bytes())
         self.start()
         created = self._run([*self._psql(), "-c", f'CREATE DATABASE "{database}"'])
         if created.returncode != 0:
             raise PostgresError(f"the database was not created:\n{created.stdout}")
+
+    def _install(self, target: Path, content: bytes) -> None:
+        target.write_bytes(content)
+        target.chmod(0o600)  # a key that others can read is refused
+        if self.account:
+            os.chown(target, self.account.pw_uid, self.account.pw_gid)
 
     def start(self) -> None:
         options = [word for pair in self.settings for word in ("-c", pair)]
@@ -259,7 +268,9 @@ class _Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _psql(self) -> list[str]:
-        return [str(self.binaries / "psql"), "-XAtq", "-h", str(self.directory), "-U", "postgres", "-d", "postgres"]
+        port = next((pair[5:] for pair in self.settings if pair.startswith("port=")), "5432")
+        psql = [str(self.binaries / "psql"), "-XAtq", "-h", str(self.directory), "-p", port]
+        return [*psql, "-U", "postgres", "-d", "postgres"]
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         process = self._popen(command, output=subprocess.PIPE)
@@ -307,13 +318,13 @@ def _account() -> pwd.struct_passwd | None:
     raise PostgresError("PostgreSQL refuses root, and there is no account `postgres` or `nobody` to run it as")
 
 
-def _supervise(database: str, settings: list[str]) -> int:
+def _supervise(database: str, settings: list[str], files: list[str]) -> int:
     # Whoever ends us by a signal gets the same clean-up as the end of the pipe.
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(1))
     server = None
     try:
-        server = _Server(settings)
+        server = _Server(settings, files)
         server.create(database)
         _answer(f"ok {server.directory}")
         for line in sys.stdin:
@@ -365,13 +376,14 @@ def main() -> int:
     run.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND")
     commands.add_parser("bin", help="print the directory of the server's programs")
     supervise = commands.add_parser("supervise", help=argparse.SUPPRESS)
+    supervise.add_argument("--file", action="append", default=[])  # NAME=PATH, copied into the data directory
     supervise.add_argument("database")
     supervise.add_argument("settings", nargs="*")
     arguments = parser.parse_args()
     try:
         match arguments.command:
             case "supervise":
-                return _supervise(arguments.database, arguments.settings)
+                return _supervise(arguments.database, arguments.settings, arguments.file)
             case "bin":
                 print(find_binaries())
                 return 0

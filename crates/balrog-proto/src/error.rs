@@ -72,12 +72,16 @@ pub enum Timer {
     Idle,
     /// The body stood still, or came too slowly.
     Body,
-    /// What nobody wanted of a body was not over in time.
+    /// What nobody wanted of a body or a result was not over in time.
     Drain,
     /// The peer did not answer a ping.
     Pong,
     /// The peer did not finish the closing handshake.
     Close,
+    /// The log-in was not complete in time.
+    Connect,
+    /// A query did not end, not even cancelled.
+    Query,
 }
 
 /// The caller asked for something that the protocol does not allow now. Nothing was sent and
@@ -150,9 +154,11 @@ impl fmt::Display for Error {
             Self::Timeout(Timer::Head) => "the head did not arrive in time",
             Self::Timeout(Timer::Idle) => "no request arrived in time",
             Self::Timeout(Timer::Body) => "the body did not arrive in time",
-            Self::Timeout(Timer::Drain) => "the rest of the body did not arrive in time",
+            Self::Timeout(Timer::Drain) => "the rest of what nobody wanted did not arrive in time",
             Self::Timeout(Timer::Pong) => "the peer did not answer a ping in time",
             Self::Timeout(Timer::Close) => "the peer did not finish closing in time",
+            Self::Timeout(Timer::Connect) => "the log-in was not complete in time",
+            Self::Timeout(Timer::Query) => "the query did not end in time",
         })
     }
 }

@@ -29,6 +29,7 @@ mod entropy;
 mod error;
 pub mod http1;
 mod link;
+pub mod postgres;
 pub mod websocket;
 
 pub use buffer::{Inbox, Outbox, Segments, Tail};

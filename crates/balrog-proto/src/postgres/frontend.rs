@@ -1,0 +1,485 @@
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::postgres::config::{Config, Protocol};
+use crate::postgres::decode::{self, Fields, HEADER, bad};
+use crate::postgres::encode::{message, string};
+use crate::postgres::event::{CopyFormat, FrontendEvent, Unit};
+use crate::postgres::flow::{Answer, Command, Flow};
+use crate::postgres::large::{Large, Part};
+use crate::postgres::report::Report;
+use crate::postgres::rows::{self, Cell, Column, Piece, Row, Types};
+use crate::postgres::scram::KeyDerivation;
+use crate::postgres::session::{CancelKey, Parameters, TransactionStatus};
+use crate::postgres::startup::Startup;
+use crate::postgres::timers::Timers;
+use crate::{Entropy, Error, Inbox, Interest, Machine, Misuse, Outbox, Phase, Step};
+
+/// The client's side of a session, from the start-up message on.
+///
+/// Commands are methods of `Link<Frontend>`. See the [module](crate::postgres) for the states.
+#[derive(Debug)]
+pub struct Frontend {
+    pub(super) config: Arc<Config>,
+    /// Until the session begins.
+    pub(super) startup: Option<Box<Startup>>,
+    begun: bool,
+    pub(super) closed: bool,
+    pub(super) flow: Flow,
+    /// Where in the stream of sent bytes each unit that is not complete begins.
+    pub(super) starts: VecDeque<u64>,
+    pub(super) timers: Timers,
+    /// A cancel request is on its way: what was not in the outbox before it waits here.
+    pub(super) held: Option<Vec<u8>>,
+    /// Results are dropped up to the end of what was sent; so many bytes more may come.
+    pub(super) drain: Option<u64>,
+    pub(super) protocol: Protocol,
+    pub(super) key: Option<CancelKey>,
+    pub(super) parameters: Parameters,
+    pub(super) status: TransactionStatus,
+    large: Option<Large>,
+    /// The columns of the rows of a simple query.
+    columns: Option<usize>,
+    cells: Vec<Cell>,
+    /// How much of the inbox belongs to the last event.
+    used: usize,
+}
+
+/// What came, by position: views of it are made once nothing can fail any more.
+enum Found {
+    Message(u8, Range<usize>),
+    Part(Part),
+    Columns(Arc<[Column]>),
+    DeriveKey(Box<KeyDerivation>),
+    Started,
+    Ready(Unit),
+    Skipped(Command),
+    DeadlinePassed(Unit),
+    NeedInput,
+    Paused,
+    Closed,
+}
+
+impl Frontend {
+    /// A session that begins with the first call of [`poll_event`](crate::Link::poll_event).
+    /// `entropy` is asked for 18 bytes, SCRAM's nonce.
+    ///
+    /// # Errors
+    ///
+    /// `Misuse` for a configuration that cannot be sent or cannot succeed.
+    pub fn new(config: impl Into<Arc<Config>>, entropy: &mut dyn Entropy) -> Result<Self, Misuse> {
+        let config = config.into();
+        config.check()?;
+        Ok(Self {
+            startup: Some(Box::new(Startup::new(Arc::clone(&config), entropy))),
+            config,
+            begun: false,
+            closed: false,
+            flow: Flow::default(),
+            starts: VecDeque::new(),
+            timers: Timers::default(),
+            held: None,
+            drain: None,
+            protocol: Protocol::V3_0,
+            key: None,
+            parameters: Parameters::default(),
+            status: TransactionStatus::default(),
+            large: None,
+            columns: None,
+            cells: Vec::new(),
+            used: 0,
+        })
+    }
+
+    fn find(&mut self, now: Instant, inbox: &mut Inbox, outbox: &mut Outbox) -> Result<Found, Error> {
+        loop {
+            let used = std::mem::take(&mut self.used);
+            inbox.discard(used);
+            if let Some(left) = &mut self.drain {
+                let most = self.config.limits.drain;
+                *left = left.checked_sub(used as u64).ok_or_else(|| Error::limit(0, "drain", most))?;
+            }
+            if let Some(found) = self.next(now, inbox, outbox)?
+                && (self.drain.is_none() || self.is_wanted(&found, inbox))
+            {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Whether the owner wants to know, even though it dropped the results.
+    fn is_wanted(&mut self, found: &Found, inbox: &Inbox) -> bool {
+        match found {
+            Found::Ready(_) => {
+                if self.flow.is_idle() {
+                    (self.drain, self.timers.drain) = (None, None);
+                }
+                true
+            }
+            Found::Message(b'E', body) => Report::parsed(&inbox.bytes()[body.clone()]).is_fatal(),
+            Found::Message(tag, _) => matches!(tag, b'A' | b'N' | b'S'),
+            Found::Part(_) | Found::Columns(_) | Found::Skipped(_) => false,
+            _ => true,
+        }
+    }
+
+    /// What the next bytes are; `None` if it is nothing for the owner.
+    fn next(&mut self, now: Instant, inbox: &mut Inbox, outbox: &mut Outbox) -> Result<Option<Found>, Error> {
+        if self.large.is_some() {
+            return self.part(inbox).map(Some);
+        }
+        // The one message that comes by the million.
+        if self.flow.in_rows()
+            && let Some((b'D', body)) = decode::header(inbox)?
+            && body <= self.config.limits.whole.min(self.config.limits.message)
+            && inbox.len() >= HEADER + body
+        {
+            self.used = HEADER + body;
+            return self.row(inbox, HEADER..HEADER + body).map(Some);
+        }
+        if self.closed {
+            return Ok(Some(Found::Closed));
+        }
+        if let Some(found) = self.begin(now, inbox, outbox)? {
+            return Ok(Some(found));
+        }
+        if let Some(unit) = self.timers.take_overdue() {
+            return Ok(Some(Found::DeadlinePassed(unit)));
+        }
+        if let Some(command) = self.flow.skipped() {
+            return Ok(Some(Found::Skipped(command)));
+        }
+        let Some((tag, body)) = decode::header(inbox)? else { return self.need(inbox, outbox).map(Some) };
+        self.admit(tag, body)?;
+        if body > self.config.limits.whole && matches!(tag, b'D' | b'd') {
+            return self.begin_large(tag, body, inbox, outbox).map(Some);
+        }
+        if inbox.len() < HEADER + body {
+            return self.need(inbox, outbox).map(Some);
+        }
+        self.used = HEADER + body;
+        self.message(tag, HEADER..HEADER + body, inbox, outbox)
+    }
+
+    /// Sends the start-up message, and waits while a key is being derived.
+    fn begin(&mut self, now: Instant, inbox: &Inbox, outbox: &mut Outbox) -> Result<Option<Found>, Error> {
+        let Some(startup) = &self.startup else { return Ok(None) };
+        if !self.begun {
+            // What came before TLS, or before anything was said, is not the server's (CVE-2021-23222).
+            if !inbox.is_empty() {
+                return Err(bad("bytes came before the start-up message was sent"));
+            }
+            self.begun = true;
+            self.timers.connect = self.config.limits.connect_time.map(|time| now + time);
+            startup.begin(outbox);
+        }
+        Ok(startup.is_deriving().then_some(Found::Paused))
+    }
+
+    /// Whether a message of this type and length may come. Decided by its header, before its
+    /// body takes any room.
+    fn admit(&self, tag: u8, body: usize) -> Result<(), Error> {
+        let limits = &self.config.limits;
+        let (most, name) = match (&self.startup, tag) {
+            (Some(startup), tag) if startup.admits(tag) => (limits.startup, "startup"),
+            (Some(_), _) => return Err(bad("a message that has no place in the start-up")),
+            (None, b'D' | b'd') => (limits.message, "message"),
+            (None, b'1' | b'2' | b'3' | b't' | b'T' | b'n' | b'C' | b'I' | b's' | b'G' | b'H' | b'W')
+            | (None, b'c' | b'Z' | b'A' | b'E' | b'N' | b'S') => (limits.control, "control"),
+            (None, _) => return Err(bad("a message of an unknown type")),
+        };
+        if body > most { Err(Error::limit(0, name, most as u64)) } else { Ok(()) }
+    }
+
+    /// More is needed, or there is no more.
+    fn need(&mut self, inbox: &Inbox, outbox: &Outbox) -> Result<Found, Error> {
+        if !inbox.is_eof() {
+            return Ok(Found::NeedInput);
+        }
+        let unsent = self.starts.front().is_some_and(|start| *start >= outbox.position());
+        Err(Error::Eof(match () {
+            () if !inbox.is_empty() || self.large.is_some() => Phase::Body,
+            () if self.startup.is_some() => Phase::Head,
+            () if self.starts.is_empty() => Phase::Idle,
+            () if unsent => Phase::Unsent,
+            () => Phase::Open,
+        }))
+    }
+
+    fn begin_large(
+        &mut self,
+        tag: u8,
+        body: usize,
+        inbox: &mut Inbox,
+        outbox: &Outbox,
+    ) -> Result<Found, Error> {
+        if tag == b'd' {
+            self.flow.accept(tag)?;
+            inbox.discard(HEADER);
+            self.large = Some(Large::Copy { left: body });
+            return self.part(inbox);
+        }
+        let Some(columns) = inbox.bytes().get(HEADER..HEADER + 2) else { return self.need(inbox, outbox) };
+        let columns = Fields::new(columns).count()?;
+        self.flow.accept(tag)?;
+        if self.columns.is_some_and(|described| described != usize::from(columns)) {
+            return Err(UNLIKE_DESCRIPTION);
+        }
+        self.large = Some(Large::Row { columns, column: None, left: body - 2 });
+        self.used = HEADER + 2;
+        Ok(Found::Part(Part::Row(columns)))
+    }
+
+    fn part(&mut self, inbox: &mut Inbox) -> Result<Found, Error> {
+        let Some(large) = &mut self.large else { return Ok(Found::NeedInput) };
+        match large.next(inbox)? {
+            Some((part, used)) => {
+                if large.is_over(&part) {
+                    self.large = None;
+                }
+                self.used = used;
+                Ok(Found::Part(part))
+            }
+            None if inbox.is_eof() => Err(Error::Eof(Phase::Body)),
+            None => Ok(Found::NeedInput),
+        }
+    }
+
+    fn row(&mut self, inbox: &Inbox, body: Range<usize>) -> Result<Found, Error> {
+        rows::cells(&inbox.bytes()[body.clone()], &mut self.cells)?;
+        if self.columns.is_some_and(|described| described != self.cells.len()) {
+            return Err(UNLIKE_DESCRIPTION);
+        }
+        Ok(Found::Message(b'D', body))
+    }
+
+    /// A whole message.
+    fn message(
+        &mut self,
+        tag: u8,
+        range: Range<usize>,
+        inbox: &Inbox,
+        outbox: &mut Outbox,
+    ) -> Result<Option<Found>, Error> {
+        let body = &inbox.bytes()[range.clone()];
+        if let Some(startup) = &mut self.startup {
+            startup.count()?;
+        }
+        match tag {
+            b'N' => drop(Report::parse(body)?),
+            b'E' => self.error(Report::parse(body)?, outbox),
+            b'S' => {
+                let mut fields = Fields::new(body);
+                let (name, value) = (fields.string()?, fields.string()?);
+                fields.end()?;
+                self.parameters.set(name, value, self.config.limits.parameters)?;
+            }
+            b'A' => drop(notification(body)?),
+            _ if self.startup.is_some() => return self.startup_message(tag, body, outbox),
+            _ => return self.answer(tag, range, inbox),
+        }
+        Ok(Some(Found::Message(tag, range)))
+    }
+
+    fn error(&mut self, report: Report<'_>, outbox: &mut Outbox) {
+        // An error that answers nothing is the last word too: the server is going down, or has
+        // no patience with an idle session.
+        if self.startup.is_some() || report.is_fatal() || !self.flow.fail() {
+            self.closed = true;
+            outbox.shutdown();
+        } else if self.flow.owes_fence() {
+            self.end_copy_in(outbox);
+        }
+    }
+
+    fn startup_message(&mut self, tag: u8, body: &[u8], outbox: &mut Outbox) -> Result<Option<Found>, Error> {
+        let Some(startup) = &mut self.startup else { return Ok(None) };
+        match tag {
+            b'R' => {
+                let job = startup.authentication(body, outbox)?;
+                return Ok(job.map(|job| Found::DeriveKey(Box::new(job))));
+            }
+            b'v' => startup.negotiate(body)?,
+            b'K' => self.key = Some(CancelKey::parse(body, startup.protocol() > Protocol::V3_0)?),
+            _ => {
+                self.status = TransactionStatus::parse(body)?;
+                self.protocol = startup.protocol();
+                self.timers.connect = None;
+                self.startup = None;
+                self.parameters.shrink();
+                return Ok(Some(Found::Started));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A message that answers one of ours.
+    fn answer(&mut self, tag: u8, range: Range<usize>, inbox: &Inbox) -> Result<Option<Found>, Error> {
+        let body = &inbox.bytes()[range.clone()];
+        let answer = self.flow.accept(tag)?;
+        match tag {
+            b'D' => return self.row(inbox, range).map(Some),
+            b'Z' => {
+                self.status = TransactionStatus::parse(body)?;
+                self.columns = None;
+                if answer == Answer::Ready {
+                    let unit = Unit(self.flow.done - 1);
+                    self.starts.pop_front();
+                    self.timers.done(unit);
+                    return Ok(Some(Found::Ready(unit)));
+                }
+            }
+            b'T' => {
+                let columns = rows::columns(body)?;
+                self.columns = self.flow.in_rows().then_some(columns.len());
+                return Ok(Some(Found::Columns(columns.into())));
+            }
+            b't' => drop(Types::parse(body)?),
+            b'C' => {
+                let mut fields = Fields::new(body);
+                fields.string()?;
+                fields.end()?;
+                self.columns = None;
+            }
+            b'G' | b'H' | b'W' => drop(CopyFormat::parse(body)?),
+            b'd' => {}
+            // ParseComplete, BindComplete, CloseComplete, NoData, EmptyQueryResponse,
+            // PortalSuspended, CopyDone
+            _ => decode::empty(body)?,
+        }
+        Ok((answer != Answer::Hidden).then_some(Found::Message(tag, range)))
+    }
+
+    /// Makes room for a message, in the outbox or in what waits for a cancel request.
+    pub(super) fn write(&mut self, outbox: &mut Outbox, write: impl FnOnce(&mut Vec<u8>)) {
+        match &mut self.held {
+            Some(held) => write(held),
+            None => write(&mut outbox.tail()),
+        }
+    }
+
+    /// A message that the server will answer is about to be written.
+    pub(super) fn expect(&mut self, command: Command, outbox: &Outbox) {
+        if !self.flow.is_open() {
+            let held = self.held.as_ref().map_or(0, Vec::len);
+            self.starts.push_back(outbox.position() + (outbox.len() + held) as u64);
+        }
+        self.flow.push(command);
+    }
+
+    pub(super) fn sync(&mut self, outbox: &mut Outbox) {
+        self.expect(Command::Sync, outbox);
+        self.write(outbox, |out| message(out, b'S', |_| ()));
+    }
+
+    /// What follows the data of a COPY FROM: see [`Flow::begin_copy_in`].
+    pub(super) fn end_copy_in(&mut self, outbox: &mut Outbox) {
+        let Some(fence) = self.flow.end_copy_in() else { return };
+        self.write(outbox, |out| {
+            if fence {
+                message(out, b'S', |_| ());
+                message(out, b'C', |out| {
+                    out.push(b'P');
+                    string(out, b"balrog fence");
+                });
+            }
+            message(out, b'S', |_| ());
+        });
+    }
+}
+
+/// Hangs up, in order if the session has begun: there is no other answer to a server.
+fn give_up(outbox: &mut Outbox, started: bool) {
+    if started {
+        message(&mut outbox.tail(), b'X', |_| ());
+    }
+    outbox.shutdown();
+}
+
+const UNLIKE_DESCRIPTION: Error = bad("a row has other columns than its description");
+
+/// NotificationResponse: `Int32` process, `String` channel, `String` payload.
+fn notification(body: &[u8]) -> Result<(i32, &[u8], &[u8]), Error> {
+    let mut fields = Fields::new(body);
+    let notification = (fields.int32()?, fields.string()?, fields.string()?);
+    fields.end()?;
+    Ok(notification)
+}
+
+/// The event that a message is. Everything in it has been read before, so this cannot fail.
+fn view<'b>(tag: u8, body: &'b [u8], cells: &'b [Cell]) -> Result<FrontendEvent<'b>, Error> {
+    let mut fields = Fields::new(body);
+    Ok(match tag {
+        b'D' => FrontendEvent::Row(Row::new(body, cells)),
+        b'C' => FrontendEvent::Complete { tag: fields.string()? },
+        b'1' => FrontendEvent::Parsed,
+        b'2' => FrontendEvent::Bound,
+        b'3' => FrontendEvent::Closed,
+        b'n' => FrontendEvent::NoColumns,
+        b'I' => FrontendEvent::Empty,
+        b's' => FrontendEvent::Suspended,
+        b't' => FrontendEvent::Parameters(Types::parse(body)?),
+        b'G' => FrontendEvent::CopyIn(CopyFormat::parse(body)?),
+        b'H' => FrontendEvent::CopyOut(CopyFormat::parse(body)?),
+        b'W' => FrontendEvent::CopyBoth(CopyFormat::parse(body)?),
+        b'd' => FrontendEvent::CopyData { data: body, last: true },
+        b'c' => FrontendEvent::CopyDone,
+        b'N' => FrontendEvent::Notice(Report::parsed(body)),
+        b'A' => {
+            let (process, channel, payload) = notification(body)?;
+            FrontendEvent::Notification { process, channel, payload }
+        }
+        b'S' => FrontendEvent::Parameter { name: fields.string()?, value: fields.string()? },
+        _ => FrontendEvent::ServerError(Report::parsed(body)),
+    })
+}
+
+impl Machine for Frontend {
+    type Event<'b> = FrontendEvent<'b>;
+
+    fn advance<'b>(
+        &'b mut self,
+        now: Instant,
+        inbox: &'b mut Inbox,
+        outbox: &mut Outbox,
+    ) -> Result<Step<FrontendEvent<'b>>, Error> {
+        let started = self.startup.is_none() && !self.closed;
+        let found = self.find(now, inbox, outbox).inspect_err(|_| give_up(outbox, started))?;
+        let bytes = inbox.bytes();
+        Ok(Step::Event(match found {
+            Found::Message(tag, body) => view(tag, &bytes[body], &self.cells)?,
+            Found::Part(Part::Copy(data, last)) => FrontendEvent::CopyData { data: &bytes[data], last },
+            Found::Part(Part::Row(columns)) => FrontendEvent::Piece(Piece::Row(columns)),
+            Found::Part(Part::Column(length)) => FrontendEvent::Piece(Piece::Column(length)),
+            Found::Part(Part::Data(data)) => FrontendEvent::Piece(Piece::Data(&bytes[data])),
+            Found::Part(Part::End) => FrontendEvent::Piece(Piece::End),
+            Found::Columns(columns) => FrontendEvent::Columns(columns),
+            Found::DeriveKey(job) => FrontendEvent::DeriveKey(job),
+            Found::Started => FrontendEvent::Started,
+            Found::Ready(unit) => FrontendEvent::Ready { unit, status: self.status },
+            Found::Skipped(command) => FrontendEvent::Skipped(command),
+            Found::DeadlinePassed(unit) => FrontendEvent::DeadlinePassed(unit),
+            Found::NeedInput => return Ok(Step::NeedInput),
+            Found::Paused => return Ok(Step::Paused),
+            Found::Closed => return Ok(Step::Closed),
+        }))
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    fn timeout(&mut self, now: Instant, outbox: &mut Outbox) -> Result<(), Error> {
+        let cancel_time = self.config.limits.cancel_time;
+        let started = self.startup.is_none() && !self.closed;
+        self.timers.pass(now, cancel_time).inspect_err(|_| give_up(outbox, started))
+    }
+
+    /// A server that is answering may not read before its answers are read. So there is always
+    /// reading, above all while there is something to write: nobody waits for the other.
+    fn interest(&self) -> Interest {
+        Interest::read_if(!self.closed)
+    }
+}
