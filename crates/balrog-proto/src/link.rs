@@ -36,11 +36,6 @@ pub trait Machine {
     /// machine waits for its owner and when it is done. (Writing is the [`Link`]'s to know.)
     fn interest(&self) -> Interest;
 
-    /// Another machine takes over: uses up what the last event lent, and nothing else.
-    fn hand_over(&mut self, inbox: &mut Inbox) {
-        let _ = inbox;
-    }
-
     /// So many of the next bytes from the peer are payload and nothing else.
     fn bulk(&self) -> Option<u64> {
         None
@@ -50,6 +45,12 @@ pub trait Machine {
     /// the inbox. At most as many as were announced.
     fn bulk_received(&mut self, now: Instant, n: u64) {
         let _ = (now, n);
+    }
+
+    /// How many bytes at the front of the inbox the last event borrowed: used up, and to be
+    /// discarded at the next step.
+    fn borrowed(&self) -> usize {
+        0
     }
 }
 
@@ -258,8 +259,8 @@ impl<M: Machine> Link<M> {
     }
 
     /// Bytes received and not used up yet.
-    pub const fn unread(&self) -> usize {
-        self.inbox.len()
+    pub fn unread(&self) -> usize {
+        self.inbox.len().saturating_sub(self.machine.borrowed())
     }
 
     /// How many bytes of the peer's were used up since the connection began: after an error,
@@ -320,7 +321,7 @@ impl<M: Machine> Link<M> {
     /// Another protocol takes over: what was received and not used travels on, and what is to
     /// be sent is sent first.
     pub fn replace<N: Machine>(mut self, machine: N) -> Link<N> {
-        self.machine.hand_over(&mut self.inbox);
+        self.inbox.discard(self.machine.borrowed());
         Link {
             machine,
             inbox: self.inbox,
@@ -330,6 +331,11 @@ impl<M: Machine> Link<M> {
             #[cfg(debug_assertions)]
             pending: true,
         }
+    }
+
+    /// A command may have let further events happen.
+    pub(crate) fn changed(&mut self) {
+        self.set_pending(!self.inbox.is_empty());
     }
 
     #[inline]

@@ -18,6 +18,7 @@ fn fetch(method: &str, pieces: &[&[u8]], eof: bool) -> Seen {
     let mut link = Link::new(Client::new(Limits::default()));
     link.request(method, "/", "conf.test", &[], BodyLength::None).unwrap();
     link.finish().unwrap();
+    link.transmitted(link.unsent());
     let mut seen = Seen::default();
     for index in 0..=pieces.len() {
         match pieces.get(index) {

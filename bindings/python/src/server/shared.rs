@@ -63,6 +63,7 @@ impl Shared {
     ) -> PyResult<Self> {
         let mut http = http1::Limits::default();
         http.idle_time = Some(keep_alive);
+        http.first_time = http.first_time.map(|time| time.min(keep_alive));
         Ok(Self {
             app,
             http: Arc::new(http),

@@ -1,17 +1,40 @@
 use std::ops::Range;
 
-use crate::http1::Limits;
 use crate::http1::grammar::{is_field_byte, is_tchar};
+use crate::http1::parse::{Parser, bad};
+use crate::http1::trailers::{TrailerSection, Trailers};
+use crate::http1::{Framing, Limits};
 use crate::{Error, Phase};
 
+/// Pieces of payload up to this size are moved together behind the one before them, in place:
+/// one event then stands for many small chunks.
+const JOIN: usize = 512;
+/// Room for so many trailer fields is kept.
+const KEEP_FIELDS: usize = 16;
+
+/// What an owner wants to see of a chunked body besides its payload.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    pub(crate) trailers: Trailers,
+    pub(crate) extensions: bool,
+}
+
 /// Takes the framing of a message body apart (RFC 9112 sections 6 and 7).
+///
+/// ```text
+///                 +-------------------------------+
+///                 v                               |
+///   chunked --> Size --> Data --> DataCr --> DataLf
+///                 |  \
+///                 |   Extension.. (back to the size line's end)
+///                 v (size 0)
+///              Trailers --> Done <-- Length, UntilEof
+/// ```
 #[derive(Debug)]
-pub struct BodyDecoder {
+pub(crate) struct Body {
     state: State,
+    /// Bytes of extensions so far.
     extensions: usize,
-    trailers: usize,
-    fields: usize,
-    limits: [usize; 3],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,53 +67,53 @@ enum State {
     Data(u64),
     DataCr,
     DataLf,
-    TrailerStart,
-    TrailerName,
-    TrailerValue,
-    TrailerLf,
-    EndLf,
+    Trailers,
     Done,
 }
 
-/// What [`BodyDecoder::decode`] found in its input.
+const SIZE: State = State::Size { digits: 0, value: 0 };
+
+/// What [`Body::next`] found, by its place in the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decoded {
-    /// So many bytes of the input are used up, `data` included.
-    pub used: usize,
-    /// Where in the input payload stands; empty if there is none yet.
-    pub data: Range<usize>,
-    /// Whether the body is complete.
-    pub done: bool,
+pub(crate) enum Piece {
+    /// Nothing here; if bytes were used up, there may be something behind them.
+    More,
+    Data(Range<usize>),
+    /// The extensions of one chunk, without the first `;`.
+    Extension(Range<usize>),
+    /// The section that is complete in the parser has fields that are wanted.
+    Trailers,
+    Done,
 }
 
-impl BodyDecoder {
-    /// A body of exactly `length` bytes.
-    pub fn length(length: u64) -> Self {
-        Self::new(if length == 0 { State::Done } else { State::Length(length) }, &Limits::default())
+impl Default for Body {
+    fn default() -> Self {
+        Self::new(Framing::None)
     }
+}
 
-    /// A chunked body.
-    pub fn chunked(limits: &Limits) -> Self {
-        Self::new(State::Size { digits: 0, value: 0 }, limits)
+impl Body {
+    pub(crate) const fn new(framing: Framing) -> Self {
+        let state = match framing {
+            Framing::None | Framing::Length(0) => State::Done,
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => SIZE,
+        };
+        Self { state, extensions: 0 }
     }
 
     /// A response body that ends with the connection.
-    pub fn until_eof() -> Self {
-        Self::new(State::UntilEof, &Limits::default())
-    }
-
-    fn new(state: State, limits: &Limits) -> Self {
-        let limits = [limits.chunk_extensions, limits.trailers, limits.trailer_fields];
-        Self { state, extensions: 0, trailers: 0, fields: 0, limits }
+    pub(crate) const fn until_eof() -> Self {
+        Self { state: State::UntilEof, extensions: 0 }
     }
 
     /// Whether the body is complete.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// How many bytes are still to come, where the framing says so.
-    pub fn remaining(&self) -> Option<u64> {
+    pub(crate) const fn remaining(&self) -> Option<u64> {
         match self.state {
             State::Length(left) => Some(left),
             State::Done => Some(0),
@@ -98,12 +121,30 @@ impl BodyDecoder {
         }
     }
 
+    /// How many of the next bytes are payload.
+    pub(crate) const fn bulk(&self) -> Option<u64> {
+        match self.state {
+            State::Length(left) | State::Data(left) => Some(left),
+            _ => None,
+        }
+    }
+
+    /// `n` bytes of [`Body::bulk`] came another way.
+    pub(crate) fn bulk_received(&mut self, n: u64) {
+        self.state = match self.state {
+            State::Length(left) if left <= n => State::Done,
+            State::Length(left) => State::Length(left - n),
+            State::Data(left) => after_data(left.saturating_sub(n)),
+            state => state,
+        };
+    }
+
     /// The connection ended here.
     ///
     /// # Errors
     ///
     /// `Eof` unless the body is complete, or was to end so.
-    pub fn eof(&mut self) -> Result<(), Error> {
+    pub(crate) fn eof(&mut self) -> Result<(), Error> {
         match self.state {
             State::Done => Ok(()),
             State::UntilEof => {
@@ -114,54 +155,150 @@ impl BodyDecoder {
         }
     }
 
-    /// Decodes up to the end of one piece of payload.
+    /// Takes the next piece, and says how many bytes of the input are used up with it.
     ///
     /// # Errors
     ///
     /// The framing is broken or over a limit: where the body ends can no longer be told.
-    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
+    pub(crate) fn next(
+        &mut self,
+        input: &mut [u8],
+        parser: &mut Parser,
+        wanted: Wanted,
+        limits: &Limits,
+    ) -> Result<(usize, Piece), Error> {
         let mut used = 0;
-        while let Some(&byte) = input.get(used) {
+        let mut data = 0..0;
+        loop {
             match self.state {
-                State::Done => break,
-                State::Length(left) | State::Data(left) => {
-                    let n = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - used);
-                    let left = left - n as u64;
-                    self.state = match (self.state, left) {
-                        (State::Length(_), 0) => State::Done,
-                        (State::Length(_), left) => State::Length(left),
-                        (_, 0) => State::DataCr,
-                        (_, left) => State::Data(left),
-                    };
-                    return Ok(Decoded { used: used + n, data: used..used + n, done: self.is_done() });
+                State::Length(left) => {
+                    let n = at_most(left, input.len());
+                    self.state = if n as u64 == left { State::Done } else { State::Length(left - n as u64) };
+                    return Ok((n, if n == 0 { Piece::More } else { Piece::Data(0..n) }));
                 }
                 State::UntilEof => {
-                    return Ok(Decoded { used: input.len(), data: used..input.len(), done: false });
+                    let n = input.len();
+                    return Ok((n, if n == 0 { Piece::More } else { Piece::Data(0..n) }));
                 }
-                _ => self.framing(byte)?,
+                State::Data(left) => {
+                    let n = at_most(left, input.len() - used);
+                    if n == 0 {
+                        break;
+                    }
+                    if data.is_empty() {
+                        data = used..used + n;
+                    } else if n <= JOIN {
+                        input.copy_within(used..used + n, data.end);
+                        data.end += n;
+                    } else {
+                        break;
+                    }
+                    used += n;
+                    self.state = after_data(left - n as u64);
+                }
+                // Places in the section count from its first byte, which is to be the input's.
+                State::Trailers if used == 0 => {
+                    let section = &mut TrailerSection(wanted.trailers);
+                    let Some(end) = parser.advance(section, input, limits)? else { break };
+                    self.state = State::Done;
+                    let none = parser.fields().is_empty();
+                    return Ok((end, if none { Piece::Done } else { Piece::Trailers }));
+                }
+                State::Done if data.is_empty() => return Ok((used, Piece::Done)),
+                State::Trailers | State::Done => break,
+                // A chunk whose extensions are wanted is an event of its own.
+                _ if wanted.extensions && !data.is_empty() => break,
+                _ => {
+                    let before = (self.state, self.extensions);
+                    match self.framing(&input[used..], wanted.extensions, limits) {
+                        Ok((0, _)) => break,
+                        Ok((n, extension)) => {
+                            used += n;
+                            if self.state == State::Trailers {
+                                parser.reset(KEEP_FIELDS);
+                            }
+                            if let Some(range) = extension {
+                                let from = used - n;
+                                return Ok((used, Piece::Extension(from + range.start..from + range.end)));
+                            }
+                        }
+                        Err(error) => {
+                            (self.state, self.extensions) = before;
+                            // What came before it is delivered first.
+                            if data.is_empty() {
+                                return Err(error);
+                            }
+                            break;
+                        }
+                    }
+                }
             }
-            used += 1;
         }
-        Ok(Decoded { used, data: used..used, done: self.is_done() })
+        Ok((used, if data.is_empty() { Piece::More } else { Piece::Data(data) }))
     }
 
-    /// One byte that is not payload.
-    fn framing(&mut self, byte: u8) -> Result<(), Error> {
-        self.count()?;
-        self.state = match (self.state, byte) {
+    /// Takes bytes that are no payload: as many as there are up to the next payload or the
+    /// trailers. With `whole`, a line is taken when all of it is there.
+    fn framing(
+        &mut self,
+        input: &[u8],
+        whole: bool,
+        limits: &Limits,
+    ) -> Result<(usize, Option<Range<usize>>), Error> {
+        let mut at = 0;
+        if self.state == State::DataCr && matches!(input, [b'\r', b'\n', ..]) {
+            (at, self.state) = (2, SIZE);
+        }
+        if self.state == SIZE {
+            if let Some((size, n)) = size_line(&input[at..]) {
+                self.state = after_size(size);
+                return Ok((at + n, None));
+            }
+            if whole && !self.is_line_there(&input[at..], limits) {
+                return Ok((at, None));
+            }
+        }
+        let mut extension = None;
+        while let Some(&byte) = input.get(at) {
+            let state = self.state;
+            self.state = self.step(byte, limits)?;
+            if matches!(state, State::Size { .. }) && byte == b';' {
+                extension = Some(at + 1..at + 1);
+            } else if let (Some(range), State::SizeLf { .. }) = (&mut extension, self.state) {
+                range.end = at;
+            }
+            at += 1;
+            if matches!(self.state, State::Data(_) | State::Trailers) {
+                break;
+            }
+        }
+        let complete = matches!(self.state, State::Data(_) | State::Trailers);
+        Ok((at, extension.filter(|_| whole && complete)))
+    }
+
+    /// Whether a size line is complete, or so long that it must be broken.
+    fn is_line_there(&self, input: &[u8], limits: &Limits) -> bool {
+        let longest = 16 + limits.chunk_extensions.saturating_sub(self.extensions) + 2;
+        input.len() > longest || memchr::memchr(b'\n', input).is_some()
+    }
+
+    /// One byte that is no payload.
+    fn step(&mut self, byte: u8, limits: &Limits) -> Result<State, Error> {
+        let next = match (self.state, byte) {
             // chunk-size = 1*HEXDIG
             (State::Size { digits, value }, byte) if byte.is_ascii_hexdigit() => {
                 if digits == 16 {
-                    return Err(bad("a chunk size has too many digits"));
+                    return Err(chunk("a chunk size has too many digits"));
                 }
-                let digit = u64::from((byte as char).to_digit(16).unwrap_or(0));
+                let digit = u64::from(HEX[usize::from(byte)]);
                 State::Size { digits: digits + 1, value: value << 4 | digit }
             }
-            (State::Size { digits: 0, .. }, _) => return Err(bad("a chunk size is missing")),
+            (State::Size { digits: 0, .. }, _) => return Err(chunk("a chunk size is missing")),
             (State::Size { value, .. }, b'\r') => State::SizeLf { size: value },
             (State::Size { value, .. }, b';') => State::ExtensionName { size: value, seen: false },
-            (State::Size { .. }, _) => return Err(bad("a chunk size is not hexadecimal")),
-            // chunk-ext = *( ";" chunk-ext-name [ "=" chunk-ext-val ] ), no whitespace taken
+            (State::Size { .. }, _) => return Err(chunk("a chunk size is not hexadecimal")),
+            // chunk-ext = *( ";" chunk-ext-name [ "=" chunk-ext-val ] ), no whitespace taken:
+            // whoever skips it differently sees another size.
             (State::ExtensionName { size, .. }, byte) if is_tchar(byte) => {
                 State::ExtensionName { size, seen: true }
             }
@@ -192,172 +329,78 @@ impl BodyDecoder {
                 | State::Quoted { .. }
                 | State::AfterQuoted { .. },
                 _,
-            ) => return Err(bad("a chunk extension is malformed")),
-            (State::SizeLf { size: 0 }, b'\n') => State::TrailerStart,
-            (State::SizeLf { size }, b'\n') => State::Data(size),
-            (State::SizeLf { .. }, _) => return Err(bad("a chunk line does not end in CRLF")),
+            ) => return Err(chunk("a chunk extension is malformed")),
+            (State::SizeLf { size }, b'\n') => after_size(size),
+            (State::SizeLf { .. }, _) => return Err(chunk("a chunk line does not end in CRLF")),
             (State::DataCr, b'\r') => State::DataLf,
-            (State::DataLf, b'\n') => State::Size { digits: 0, value: 0 },
-            (State::DataCr | State::DataLf, _) => return Err(bad("a chunk is longer than its size")),
-            // trailer-section = *( field-line CRLF )
-            (State::TrailerStart, b'\r') => State::EndLf,
-            (State::TrailerStart, byte) if is_tchar(byte) => {
-                self.fields += 1;
-                if self.fields > self.limits[2] {
-                    return Err(Error::limit(431, "trailer_fields", self.limits[2] as u64));
-                }
-                State::TrailerName
+            (State::DataLf, b'\n') => SIZE,
+            (State::DataCr | State::DataLf, _) => return Err(chunk("a chunk is longer than its size")),
+            (State::Length(_) | State::UntilEof | State::Data(_) | State::Trailers | State::Done, _) => {
+                self.state
             }
-            (State::TrailerName, b':') => State::TrailerValue,
-            (State::TrailerName, byte) if is_tchar(byte) => State::TrailerName,
-            (State::TrailerValue, b'\r') => State::TrailerLf,
-            (State::TrailerValue, byte) if is_field_byte(byte) => State::TrailerValue,
-            (State::TrailerLf, b'\n') => State::TrailerStart,
-            (State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf, _) => {
-                return Err(bad("a trailer field is malformed"));
-            }
-            (State::EndLf, b'\n') => State::Done,
-            (State::EndLf, _) => return Err(bad("the last chunk does not end in CRLF")),
-            (State::Length(_) | State::UntilEof | State::Data(_) | State::Done, _) => self.state,
         };
-        Ok(())
-    }
-
-    fn count(&mut self) -> Result<(), Error> {
-        match self.state {
+        if matches!(
+            next,
             State::ExtensionName { .. }
-            | State::ExtensionValue { .. }
-            | State::Quoted { .. }
-            | State::AfterQuoted { .. } => {
-                self.extensions += 1;
-                if self.extensions > self.limits[0] {
-                    return Err(Error::limit(400, "chunk_extensions", self.limits[0] as u64));
-                }
+                | State::ExtensionValue { .. }
+                | State::Quoted { .. }
+                | State::AfterQuoted { .. }
+        ) {
+            self.extensions += 1;
+            if self.extensions > limits.chunk_extensions {
+                return Err(Error::limit(400, "chunk_extensions", limits.chunk_extensions as u64));
             }
-            State::TrailerName | State::TrailerValue => {
-                self.trailers += 1;
-                if self.trailers > self.limits[1] {
-                    return Err(Error::limit(431, "trailers", self.limits[1] as u64));
-                }
-            }
-            _ => {}
         }
-        Ok(())
+        Ok(next)
     }
 }
 
-fn bad(reason: &'static str) -> Error {
-    Error::violation(400, reason, "RFC 9112 section 7.1")
+const fn after_data(left: u64) -> State {
+    if left == 0 { State::DataCr } else { State::Data(left) }
+}
+
+const fn after_size(size: u64) -> State {
+    if size == 0 { State::Trailers } else { State::Data(size) }
+}
+
+#[inline]
+fn at_most(left: u64, available: usize) -> usize {
+    usize::try_from(left).map_or(available, |left| left.min(available))
+}
+
+/// A whole size line without extensions, as nearly all are, and how long it is.
+#[inline]
+fn size_line(input: &[u8]) -> Option<(u64, usize)> {
+    let mut size = 0;
+    for (at, &byte) in input.iter().take(17).enumerate() {
+        let digit = HEX[usize::from(byte)];
+        if digit == NOT_HEX {
+            let crlf = at > 0 && byte == b'\r' && input.get(at + 1) == Some(&b'\n');
+            return crlf.then_some((size, at + 2));
+        }
+        if at == 16 {
+            return None;
+        }
+        size = size << 4 | u64::from(digit);
+    }
+    None
+}
+
+const NOT_HEX: u8 = 0xff;
+const HEX: [u8; 256] = {
+    let mut table = [NOT_HEX; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        table[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    table
+};
+
+fn chunk(reason: &'static str) -> Error {
+    bad(reason, "RFC 9112 section 7.1")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn decode(decoder: &mut BodyDecoder, pieces: &[&[u8]]) -> Result<(Vec<u8>, usize), Error> {
-        let mut body = Vec::new();
-        let mut left = 0;
-        for piece in pieces {
-            let mut input = *piece;
-            loop {
-                let decoded = decoder.decode(input)?;
-                body.extend_from_slice(&input[decoded.data.clone()]);
-                input = &input[decoded.used..];
-                if decoded.done || input.is_empty() {
-                    left = input.len();
-                    break;
-                }
-            }
-        }
-        Ok((body, left))
-    }
-
-    const GOOD: &[u8] = b"3;x=y;q=\"a;\\\"b\"\r\nhel\r\n2\r\nlo\r\n0;e\r\nX-T: 1\r\nY: \r\n\r\n";
-
-    #[test]
-    fn every_split_gives_the_same_body() {
-        for cut in 0..=GOOD.len() {
-            let mut decoder = BodyDecoder::chunked(&Limits::default());
-            let (body, _) = decode(&mut decoder, &[&GOOD[..cut], &GOOD[cut..]]).unwrap();
-            assert_eq!(body, b"hello", "cut at {cut}");
-            assert!(decoder.is_done());
-        }
-        let bytes: Vec<&[u8]> = GOOD.chunks(1).collect();
-        let mut decoder = BodyDecoder::chunked(&Limits::default());
-        assert_eq!(decode(&mut decoder, &bytes).unwrap(), (b"hello".to_vec(), 0));
-    }
-
-    #[test]
-    fn what_follows_is_left() {
-        let mut decoder = BodyDecoder::chunked(&Limits::default());
-        let (body, left) = decode(&mut decoder, &[b"1\r\nx\r\n0\r\n\r\nGET"]).unwrap();
-        assert_eq!((body.as_slice(), left), (&b"x"[..], 3));
-        let mut decoder = BodyDecoder::length(2);
-        assert_eq!(decode(&mut decoder, &[b"o", b"kGET"]).unwrap(), (b"ok".to_vec(), 3));
-    }
-
-    #[test]
-    fn broken_framing_is_refused() {
-        for bad in [
-            "\r\n",
-            " 5\r\n",
-            "+5\r\n",
-            "0x5\r\n",
-            "5 \r\n",
-            "5_\r\n",
-            "5\n",
-            "5\rX",
-            "5.0\r\n",
-            "-1\r\n",
-            "00000000000000005\r\n",
-            "5;\r\n",
-            "5;=a\r\n",
-            "5; a\r\n",
-            "5;a=\r\n",
-            "5;a=\"\n\"\r\n",
-            "5;a\n",
-            "1\r\nxx",
-            "1\r\nx\n",
-            "1\r\nx\r\r",
-            "0\r\n\n",
-            "0\r\nX : 1\r\n",
-            "0\r\n X: 1\r\n",
-            "0\r\nX\r\n",
-            "0\r\nX: a\rb\r\n",
-            "0\r\nX: \u{0}\r\n",
-            "0\r\n\rX",
-            "0\n",
-        ] {
-            let mut decoder = BodyDecoder::chunked(&Limits::default());
-            assert!(decode(&mut decoder, &[bad.as_bytes()]).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn limits_are_exact() {
-        let limits = Limits::default();
-        let extension = |n: usize| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(n));
-        // The CR after the extension is counted with it.
-        for (n, ok) in [(limits.chunk_extensions - 1, true), (limits.chunk_extensions, false)] {
-            let mut decoder = BodyDecoder::chunked(&limits);
-            assert_eq!(decode(&mut decoder, &[extension(n).as_bytes()]).is_ok(), ok, "{n}");
-        }
-        for (n, ok) in [(limits.trailer_fields, true), (limits.trailer_fields + 1, false)] {
-            let mut decoder = BodyDecoder::chunked(&limits);
-            let body = format!("0\r\n{}\r\n", "a: b\r\n".repeat(n));
-            assert_eq!(decode(&mut decoder, &[body.as_bytes()]).is_ok(), ok, "{n}");
-        }
-    }
-
-    #[test]
-    fn a_cut_body_is_an_error() {
-        for cut in 0..GOOD.len() {
-            let mut decoder = BodyDecoder::chunked(&Limits::default());
-            decode(&mut decoder, &[&GOOD[..cut]]).unwrap();
-            assert_eq!(decoder.eof(), Err(Error::Eof(Phase::Body)), "cut at {cut}");
-        }
-        let mut decoder = BodyDecoder::until_eof();
-        assert_eq!(decode(&mut decoder, &[b"all of it"]).unwrap().0, b"all of it");
-        assert_eq!(decoder.eof(), Ok(()));
-    }
-}
+mod tests;

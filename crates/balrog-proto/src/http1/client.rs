@@ -2,39 +2,69 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::http1::encode::{write_chunk, write_field, write_length};
-use crate::http1::grammar::{is_authority, is_field_value, is_token};
-use crate::http1::head::{
-    Field, Headers, Scan, content_length, index_fields, response_version, single_chunked,
-};
-use crate::http1::{BodyDecoder, BodyLength, Limits, Version};
-use crate::{Error, Inbox, Interest, Link, Machine, Misuse, Outbox, Phase, Step};
+use crate::http1::body::{Body, Piece, Wanted};
+use crate::http1::grammar::list;
+use crate::http1::parse::Parser;
+use crate::http1::response::{Response, ResponseHead, bad};
+use crate::http1::{Framing, Headers, Limits, Trailers};
+use crate::{Error, Inbox, Interest, Machine, Outbox, Phase, Step};
 
-/// Informational responses that one exchange may bring.
-const INFORMATIONAL: usize = 16;
+mod commands;
+
+/// Room for so many fields is kept between two responses.
+const KEEP_FIELDS: usize = 16;
 
 /// The client's side of a connection: one exchange after the other.
 ///
-/// It has no deadlines of its own; its driver knows how long a caller is willing to wait.
+/// ```text
+///                     1xx: Informational event
+///                        +------+
+///          request       |      v    final head             body complete
+///   Idle ------------->  Head ----------------> Body ----------------------> Idle
+///    |                    |      Response event  |   End event (reusable)     |
+///    |                    |                      |                            |
+///    |                    | 101, or 2xx to CONNECT: Upgraded event            |
+///    +-- bytes nobody ----+--- violation, limit, end of file, not reusable ---+
+///        asked for        v
+///                       Closed
+/// ```
+///
+/// Its only deadline is the one for `100 Continue`, which ends nothing: the body may be sent
+/// then. How long a caller is willing to wait is its driver's to know.
 #[derive(Debug)]
 pub struct Client {
     limits: Arc<Limits>,
+    wanted: Wanted,
     state: State,
     request: Sending,
-    scan: Scan,
-    fields: Vec<Field>,
+    parser: Parser,
+    response: Response,
+    /// The parser holds a head that was reported.
+    reported: bool,
     used: usize,
-    body: BodyDecoder,
-    informational: usize,
-    /// HEAD, whose response has no body whatever it says.
-    head: bool,
+    body: Body,
+    informational: u32,
+    asked: Asked,
     keep_alive: bool,
-    /// The request said that it is the last.
-    last: bool,
-    /// The request asked for another protocol.
-    upgrade: bool,
     /// Whether a byte of the current response has come.
     answered: bool,
+    /// Where in the stream to the server the current request begins.
+    begins: u64,
+    /// Whether the body waits for `100 Continue`, and since when.
+    waits: bool,
+    since: Option<Instant>,
+}
+
+/// What the request asked for that changes how the response is to be read.
+#[derive(Debug, Default)]
+struct Asked {
+    /// HEAD, whose response has no body whatever it says.
+    head: bool,
+    connect: bool,
+    /// The request said that it is the last.
+    last: bool,
+    /// The protocols of its `Upgrade` field.
+    upgrade: Option<Box<[u8]>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +72,7 @@ enum State {
     Idle,
     Head,
     Body,
-    /// The server switched protocols.
+    /// The server has switched: what comes belongs to the other protocol.
     Upgraded,
     Closed,
 }
@@ -61,11 +91,17 @@ pub enum ClientEvent<'b> {
     Informational(ResponseHead<'b>),
     /// The head of the response.
     Response(ResponseHead<'b>),
-    /// The server switched protocols (101), as the request asked. [`Link::replace`] the machine;
-    /// what came behind the head travels on.
+    /// The server has switched to a protocol that the request offered, or the tunnel that it
+    /// asked for is open: [`Link::replace`](crate::Link::replace) the machine. What came behind
+    /// the head travels on.
     Upgraded(ResponseHead<'b>),
     /// A piece of its body.
     Body(&'b [u8]),
+    /// The extensions of the chunk that comes next, as `name=value;name="value"`. Only with
+    /// [`Client::with_extensions`].
+    Extension(&'b [u8]),
+    /// The trailer fields that are wanted. Only with [`Client::with_trailers`].
+    Trailers(Headers<'b>),
     /// The response is complete.
     End {
         /// Whether the connection can take another request.
@@ -73,26 +109,22 @@ pub enum ClientEvent<'b> {
     },
 }
 
-/// The head of a response that has passed every check.
-#[derive(Debug, Clone, Copy)]
-pub struct ResponseHead<'b> {
-    /// 100 to 999.
-    pub status: u16,
-    /// May be empty, and may have bytes beyond ASCII.
-    pub reason: &'b [u8],
-    /// The version of the response.
-    pub version: Version,
-    /// The header fields.
-    pub headers: Headers<'b>,
-}
-
 enum Found {
-    Head(u16, Range<usize>, Version, Range<usize>),
+    Head(Kind, Range<usize>),
     Body(Range<usize>),
+    Extension(Range<usize>),
+    Trailers,
     End(bool),
     NeedInput,
     Paused,
     Closed,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Informational,
+    Final,
+    Upgraded,
 }
 
 impl Client {
@@ -100,154 +132,178 @@ impl Client {
     pub fn new(limits: impl Into<Arc<Limits>>) -> Self {
         Self {
             limits: limits.into(),
+            wanted: Wanted::default(),
             state: State::Idle,
             request: Sending::Done,
-            scan: Scan::default(),
-            fields: Vec::new(),
+            parser: Parser::default(),
+            response: Response::default(),
+            reported: false,
             used: 0,
-            body: BodyDecoder::length(0),
+            body: Body::default(),
             informational: 0,
-            head: false,
+            asked: Asked::default(),
             keep_alive: true,
-            last: false,
-            upgrade: false,
             answered: false,
+            begins: 0,
+            waits: false,
+            since: None,
         }
     }
 
-    fn head(&mut self, inbox: &Inbox) -> Result<Found, Error> {
+    /// Reports trailer fields; by default all are checked and dropped.
+    #[must_use]
+    pub const fn with_trailers(mut self, trailers: Trailers) -> Self {
+        self.wanted.trailers = trailers;
+        self
+    }
+
+    /// Reports chunk extensions; by default they are checked and dropped.
+    #[must_use]
+    pub const fn with_extensions(mut self) -> Self {
+        self.wanted.extensions = true;
+        self
+    }
+
+    fn head(&mut self, now: Instant, inbox: &Inbox, outbox: &Outbox) -> Result<Found, Error> {
+        if std::mem::take(&mut self.reported) {
+            self.parser.reset(KEEP_FIELDS);
+            self.response = Response::default();
+        }
         self.answered |= !inbox.is_empty();
-        let Some(end) = self.scan.find(inbox.bytes(), &self.limits)? else {
-            return match (inbox.is_eof(), inbox.is_empty()) {
-                (true, true) => Err(Error::Eof(Phase::Idle)),
-                (true, false) => Err(Error::Eof(Phase::Head)),
-                _ => Ok(Found::NeedInput),
-            };
-        };
-        let start = self.scan.start;
-        self.scan = Scan::default();
-        let head = &inbox.bytes()[start..end];
-        let (version, status, reason) = status_line(head)?;
-        index_fields(head, &mut self.fields, &self.limits, is_tolerable_value)?;
-        let headers = Headers::new(head, &self.fields);
-        self.used = end;
-        if status < 200 {
-            self.informational += 1;
-            if status == 101 {
-                // "A server MUST NOT switch to a protocol that was not indicated by the client".
-                if !self.upgrade || self.request != Sending::Done {
-                    return Err(bad(
-                        "protocols were switched, which nobody asked for",
-                        "RFC 9110 section 7.8",
-                    ));
-                }
-                self.state = State::Upgraded;
+        let Some(end) = self.parser.advance(&mut self.response, inbox.bytes(), &self.limits)? else {
+            if inbox.is_eof() {
+                return Err(Error::Eof(match (self.answered, outbox.position() <= self.begins) {
+                    (false, true) => Phase::Unsent,
+                    (false, false) => Phase::Idle,
+                    _ if inbox.is_empty() => Phase::Idle,
+                    _ => Phase::Head,
+                }));
             }
-            if self.informational > INFORMATIONAL {
-                return Err(Error::limit(0, "informational", INFORMATIONAL as u64));
+            if self.waits {
+                self.since.get_or_insert(now);
             }
-        } else {
-            let body = self.framing(&headers, status)?;
-            self.keep_alive = !self.last && keeps_alive(&headers, version);
-            self.body = body;
-            self.state = State::Body;
-        }
-        Ok(Found::Head(status, start..end, version, reason))
-    }
-
-    /// How the body ends (RFC 9112 section 6.3); a response that says it twice is refused.
-    fn framing(&self, headers: &Headers<'_>, status: u16) -> Result<BodyDecoder, Error> {
-        let length = content_length(headers)?;
-        let coded = headers.get("transfer-encoding").is_some();
-        if self.head || matches!(status, 204 | 304) {
-            return Ok(BodyDecoder::length(0));
-        }
-        if coded {
-            if length.is_some() {
-                return Err(bad("both Transfer-Encoding and Content-Length", "RFC 9112 section 6.3"));
-            }
-            single_chunked(headers)?;
-            return Ok(BodyDecoder::chunked(&self.limits));
-        }
-        Ok(length.map_or_else(BodyDecoder::until_eof, BodyDecoder::length))
-    }
-
-    fn body(&mut self, inbox: &Inbox) -> Result<Found, Error> {
-        if !self.body.is_done() && !inbox.is_empty() {
-            let decoded = self.body.decode(inbox.bytes())?;
-            self.used = decoded.used;
-            if !decoded.data.is_empty() {
-                return Ok(Found::Body(decoded.data));
-            }
-        }
-        if !self.body.is_done() && inbox.is_eof() {
-            self.body.eof()?;
-            self.keep_alive = false;
-        }
-        if !self.body.is_done() {
             return Ok(Found::NeedInput);
+        };
+        self.reported = true;
+        self.used = end;
+        let kind = self.judge(&inbox.bytes()[..end])?;
+        Ok(Found::Head(kind, self.parser.start()..end))
+    }
+
+    /// What a complete head means for the exchange.
+    fn judge(&mut self, head: &[u8]) -> Result<Kind, Error> {
+        match self.response.status {
+            101 => {
+                self.check_switch(head)?;
+                self.state = State::Upgraded;
+                Ok(Kind::Upgraded)
+            }
+            100..200 => {
+                self.informational += 1;
+                if self.informational > self.limits.informational {
+                    return Err(Error::limit(0, "informational", u64::from(self.limits.informational)));
+                }
+                // "the client ought to proceed to send the request and discard the 100 response"
+                self.waits &= self.response.status != 100;
+                Ok(Kind::Informational)
+            }
+            // "Any 2xx (Successful) response indicates that the sender [...] will switch to
+            // tunnel mode immediately after the response header section", and "A client MUST
+            // ignore any Content-Length or Transfer-Encoding header fields" of it.
+            200..300 if self.asked.connect => {
+                self.state = State::Upgraded;
+                Ok(Kind::Upgraded)
+            }
+            _ => {
+                self.body = self.body_of_response()?;
+                self.keep_alive = !self.asked.last && self.response.keeps_alive();
+                self.waits = false;
+                self.state = State::Body;
+                Ok(Kind::Final)
+            }
         }
+    }
+
+    /// "A server MUST NOT switch to a protocol that was not indicated by the client in the
+    /// corresponding request's Upgrade header field."
+    fn check_switch(&self, head: &[u8]) -> Result<(), Error> {
+        const RULE: &str = "RFC 9110 section 7.8";
+        let Some(offered) = &self.asked.upgrade else {
+            return Err(bad("protocols were switched, which nobody asked for", RULE));
+        };
+        let headers = Headers::new(head, self.parser.fields());
+        let mut chosen = headers.all("upgrade").flat_map(list).peekable();
+        if chosen.peek().is_none() || !self.response.connection_upgrade {
+            return Err(bad("protocols were switched without a word to which", RULE));
+        }
+        if !chosen.all(|one| list(offered).any(|other| other.eq_ignore_ascii_case(one))) {
+            return Err(bad("protocols were switched to one that was not offered", RULE));
+        }
+        if self.request != Sending::Done {
+            return Err(bad("protocols were switched in the middle of the request", RULE));
+        }
+        Ok(())
+    }
+
+    /// How the body ends (RFC 9112 section 6.3).
+    fn body_of_response(&self) -> Result<Body, Error> {
+        let response = &self.response;
+        response.check_framing()?;
+        Ok(match response.length {
+            _ if self.asked.head || matches!(response.status, 204 | 304) => Body::new(Framing::None),
+            _ if response.is_chunked() => Body::new(Framing::Chunked),
+            Some(length) => Body::new(Framing::Length(length)),
+            None => Body::until_eof(),
+        })
+    }
+
+    fn body(&mut self, inbox: &mut Inbox) -> Result<Found, Error> {
+        loop {
+            let (used, piece) =
+                self.body.next(inbox.bytes_mut(), &mut self.parser, self.wanted, &self.limits)?;
+            self.used = used;
+            match piece {
+                Piece::Data(range) => return Ok(Found::Body(range)),
+                Piece::Extension(range) => return Ok(Found::Extension(range)),
+                Piece::Trailers => return Ok(Found::Trailers),
+                Piece::Done => return Ok(self.end(inbox)),
+                Piece::More => {
+                    inbox.discard(std::mem::take(&mut self.used));
+                    if used > 0 && !inbox.is_empty() {
+                        continue;
+                    }
+                    if !inbox.is_eof() {
+                        return Ok(Found::NeedInput);
+                    }
+                    self.body.eof()?;
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, inbox: &Inbox) -> Found {
         // Bytes behind the response are of no request; and a request that was not sent whole
         // would be the beginning of the next.
         let clean = inbox.len() == self.used && !inbox.is_eof() && self.request == Sending::Done;
         let reusable = self.keep_alive && clean;
         self.state = if reusable { State::Idle } else { State::Closed };
-        Ok(Found::End(reusable))
+        Found::End(reusable)
     }
 
-    fn find(&mut self, inbox: &mut Inbox) -> Result<Found, Error> {
+    fn find(&mut self, now: Instant, inbox: &mut Inbox, outbox: &Outbox) -> Result<Found, Error> {
         inbox.discard(std::mem::take(&mut self.used));
         match self.state {
             // An idle server sends nothing but its close.
             State::Idle if inbox.is_empty() && !inbox.is_eof() => Ok(Found::Paused),
-            // What came belongs to the other protocol.
             State::Upgraded => Ok(Found::Paused),
             State::Idle | State::Closed => {
                 self.state = State::Closed;
                 Ok(Found::Closed)
             }
-            State::Head => self.head(inbox),
+            State::Head => self.head(now, inbox, outbox),
             State::Body => self.body(inbox),
         }
     }
-}
-
-fn bad(reason: &'static str, rule: &'static str) -> Error {
-    Error::violation(0, reason, rule)
-}
-
-/// `HTTP-version SP status-code SP [ reason-phrase ]`; the last SP may be missing with it.
-fn status_line(head: &[u8]) -> Result<(Version, u16, Range<usize>), Error> {
-    const RULE: &str = "RFC 9112 section 4";
-    let end = head.iter().position(|&byte| byte == b'\r').unwrap_or(head.len());
-    let line = &head[..end];
-    let version =
-        response_version(line.get(..8).unwrap_or_default()).ok_or(bad("this is no HTTP/1 response", RULE))?;
-    let (Some(b' '), Some(&[a, b, c])) =
-        (line.get(8), line.get(9..12).and_then(|code| code.first_chunk::<3>()))
-    else {
-        return Err(bad("the status line is malformed", RULE));
-    };
-    if ![a, b, c].iter().all(u8::is_ascii_digit) || a == b'0' || !matches!(line.get(12), None | Some(b' ')) {
-        return Err(bad("the status code is not three digits", RULE));
-    }
-    let status = [a, b, c].iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
-    let reason = 13.min(end)..end;
-    if !is_field_value(&head[reason.clone()]) {
-        return Err(bad("the reason phrase has a control character", RULE));
-    }
-    Ok((version, status, reason))
-}
-
-/// "Field values containing other CTL characters are also invalid; however, recipients MAY retain
-/// such characters." (RFC 9110 section 5.5) Servers do send them, in cookies for example.
-fn is_tolerable_value(value: &[u8]) -> bool {
-    !value.iter().any(|byte| matches!(byte, b'\0' | b'\r' | b'\n'))
-}
-
-fn keeps_alive(headers: &Headers<'_>, version: Version) -> bool {
-    !headers.lists("connection", "close")
-        && (version == Version::Http11 || headers.lists("connection", "keep-alive"))
 }
 
 impl Machine for Client {
@@ -255,159 +311,55 @@ impl Machine for Client {
 
     fn advance<'b>(
         &'b mut self,
-        _now: Instant,
+        now: Instant,
         inbox: &'b mut Inbox,
-        _outbox: &mut Outbox,
+        outbox: &mut Outbox,
     ) -> Result<Step<ClientEvent<'b>>, Error> {
-        let found = self.find(inbox).inspect_err(|_| self.state = State::Closed)?;
+        let found = self.find(now, inbox, outbox).inspect_err(|_| self.state = State::Closed)?;
         let bytes = inbox.bytes();
-        Ok(match found {
-            Found::Head(status, head, version, reason) => {
-                let head = &bytes[head];
-                let headers = Headers::new(head, &self.fields);
-                let head = ResponseHead { status, reason: &head[reason], version, headers };
-                Step::Event(match status {
-                    101 => ClientEvent::Upgraded(head),
-                    100..200 => ClientEvent::Informational(head),
-                    _ => ClientEvent::Response(head),
-                })
+        Ok(Step::Event(match found {
+            Found::Head(kind, range) => {
+                let head = self.response.view(bytes, range, self.parser.fields());
+                match kind {
+                    Kind::Informational => ClientEvent::Informational(head),
+                    Kind::Final => ClientEvent::Response(head),
+                    Kind::Upgraded => ClientEvent::Upgraded(head),
+                }
             }
-            Found::Body(data) => Step::Event(ClientEvent::Body(&bytes[data])),
-            Found::End(reusable) => Step::Event(ClientEvent::End { reusable }),
-            Found::NeedInput => Step::NeedInput,
-            Found::Paused => Step::Paused,
-            Found::Closed => Step::Closed,
-        })
+            Found::Body(data) => ClientEvent::Body(&bytes[data]),
+            Found::Extension(data) => ClientEvent::Extension(&bytes[data]),
+            Found::Trailers => ClientEvent::Trailers(Headers::new(bytes, self.parser.fields())),
+            Found::End(reusable) => ClientEvent::End { reusable },
+            Found::NeedInput => return Ok(Step::NeedInput),
+            Found::Paused => return Ok(Step::Paused),
+            Found::Closed => return Ok(Step::Closed),
+        }))
     }
 
     fn deadline(&self) -> Option<Instant> {
-        None
+        Some(self.since.filter(|_| self.waits && self.state == State::Head)? + self.limits.continue_time)
     }
 
-    fn timeout(&mut self, _now: Instant, _outbox: &mut Outbox) -> Result<(), Error> {
+    /// "a client that sends a 100-continue expectation [...] SHOULD NOT wait for an indefinite
+    /// period before sending the content."
+    fn timeout(&mut self, now: Instant, _outbox: &mut Outbox) -> Result<(), Error> {
+        self.waits &= self.deadline().is_none_or(|at| at > now);
         Ok(())
     }
 
     fn interest(&self) -> Interest {
-        Interest::read_if(!matches!(self.state, State::Closed | State::Upgraded))
+        Interest::read_if(!matches!(self.state, State::Upgraded | State::Closed))
     }
 
-    fn hand_over(&mut self, inbox: &mut Inbox) {
-        inbox.discard(std::mem::take(&mut self.used));
-    }
-}
-
-impl Link<Client> {
-    /// Begins a request. `Host` comes from `authority`; framing fields are added here and
-    /// refused among `headers`.
-    ///
-    /// # Errors
-    ///
-    /// `Misuse`, and nothing is sent, for an unsound part or in the middle of an exchange.
-    pub fn request(
-        &mut self,
-        method: &str,
-        target: &str,
-        authority: &str,
-        headers: &[(&[u8], &[u8])],
-        body: BodyLength,
-    ) -> Result<(), Misuse> {
-        let client = &mut self.machine;
-        if client.state != State::Idle || client.request != Sending::Done {
-            return Err(Misuse("the connection is in the middle of an exchange"));
-        }
-        if !is_token(method.as_bytes()) {
-            return Err(Misuse("the method is not a token"));
-        }
-        if target.is_empty() || !target.bytes().all(|byte| matches!(byte, b'!'..=b'~') && byte != b'#') {
-            return Err(Misuse("the request target has a character that no URI has"));
-        }
-        if !is_authority(authority.as_bytes()) {
-            return Err(Misuse("the host is malformed"));
-        }
-        let framing = |name: &[u8]| {
-            [&b"content-length"[..], b"transfer-encoding"].iter().any(|own| name.eq_ignore_ascii_case(own))
-        };
-        if headers.iter().any(|(name, _)| framing(name)) {
-            return Err(Misuse("the framing of a request is not for its headers to say"));
-        }
-        let host = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"host"));
-        let mut tail = self.outbox.tail();
-        let before = tail.len();
-        tail.extend_from_slice(method.as_bytes());
-        tail.push(b' ');
-        tail.extend_from_slice(target.as_bytes());
-        tail.extend_from_slice(b" HTTP/1.1\r\n");
-        if !host {
-            tail.extend_from_slice(b"Host: ");
-            tail.extend_from_slice(authority.as_bytes());
-            tail.extend_from_slice(b"\r\n");
-        }
-        let written = headers.iter().try_for_each(|(name, value)| write_field(&mut tail, name, value));
-        if written.is_err() {
-            tail.truncate(before);
-            return written;
-        }
-        client.request = match body {
-            BodyLength::None => Sending::Done,
-            BodyLength::Length(length) => {
-                write_length(&mut tail, length);
-                Sending::Length(length)
-            }
-            BodyLength::Unknown => {
-                tail.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-                Sending::Chunked
-            }
-        };
-        tail.extend_from_slice(b"\r\n");
-        client.head = method == "HEAD";
-        client.last = headers.iter().any(|(name, value)| {
-            name.eq_ignore_ascii_case(b"connection")
-                && value.split(|&byte| byte == b',').any(|it| it.trim_ascii().eq_ignore_ascii_case(b"close"))
-        });
-        client.upgrade = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"upgrade"));
-        client.state = State::Head;
-        (client.informational, client.answered) = (0, false);
-        Ok(())
+    fn bulk(&self) -> Option<u64> {
+        self.body.bulk().filter(|_| self.state == State::Body)
     }
 
-    /// Sends a piece of the request's body.
-    ///
-    /// # Errors
-    ///
-    /// `Misuse` without a request that has one, or for more bytes than its `Content-Length`.
-    pub fn body(&mut self, data: &[u8]) -> Result<(), Misuse> {
-        match &mut self.machine.request {
-            Sending::Done => return Err(Misuse("there is no request body to add to")),
-            Sending::Chunked => write_chunk(&mut self.outbox.tail(), data),
-            Sending::Length(left) => {
-                *left = left
-                    .checked_sub(data.len() as u64)
-                    .ok_or(Misuse("the body is longer than its Content-Length"))?;
-                self.outbox.push(data);
-            }
-        }
-        Ok(())
+    fn bulk_received(&mut self, _now: Instant, n: u64) {
+        self.body.bulk_received(n);
     }
 
-    /// The request is complete.
-    ///
-    /// # Errors
-    ///
-    /// `Misuse` if its body is shorter than its `Content-Length`.
-    pub fn finish(&mut self) -> Result<(), Misuse> {
-        match self.machine.request {
-            Sending::Length(1..) => return Err(Misuse("the body is shorter than its Content-Length")),
-            Sending::Chunked => self.outbox.push(b"0\r\n\r\n"),
-            _ => {}
-        }
-        self.machine.request = Sending::Done;
-        Ok(())
-    }
-
-    /// Whether not a byte of the current response has come. On a connection that was used
-    /// before, the server then closed it without having seen the request, in all likelihood.
-    pub fn is_unanswered(&self) -> bool {
-        !self.machine.answered
+    fn borrowed(&self) -> usize {
+        self.used
     }
 }

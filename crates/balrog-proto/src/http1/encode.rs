@@ -1,7 +1,6 @@
-use std::io::Write;
-
 use crate::Misuse;
 use crate::http1::grammar::{is_field_value, is_token};
+use crate::http1::trailers::is_forbidden;
 
 /// Writes a status line. The reason may be empty.
 pub(crate) fn write_status(out: &mut Vec<u8>, status: u16, reason: &str) -> Result<(), Misuse> {
@@ -56,14 +55,40 @@ fn write_number(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Appends `data` as one chunk; nothing if it is empty, for that would end the body.
-pub fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
+pub(crate) fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
     if data.is_empty() {
         return;
     }
-    // Writing to a `Vec` does not fail.
-    let _ = write!(out, "{:x}\r\n", data.len());
+    write_chunk_size(out, data.len());
     out.extend_from_slice(data);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the line before a chunk of `n` bytes.
+pub(crate) fn write_chunk_size(out: &mut Vec<u8>, n: usize) {
+    let mut line = *b"0000000000000000\r\n";
+    let (mut at, mut left) = (16, n);
+    while left > 0 || at == 16 {
+        at -= 1;
+        line[at] = b"0123456789abcdef"[left & 15];
+        left >>= 4;
+    }
+    out.extend_from_slice(&line[at..]);
+}
+
+/// Writes the last chunk and the trailer section, all of it or nothing.
+pub(crate) fn write_trailers(out: &mut Vec<u8>, trailers: &[(&[u8], &[u8])]) -> Result<(), Misuse> {
+    if trailers.iter().any(|(name, _)| is_forbidden(name)) {
+        return Err(Misuse("a field that a trailer section must not have"));
+    }
+    let before = out.len();
+    out.extend_from_slice(b"0\r\n");
+    let written = trailers.iter().try_for_each(|(name, value)| write_field(out, name, value));
+    match written {
+        Ok(()) => out.extend_from_slice(b"\r\n"),
+        Err(_) => out.truncate(before),
+    }
+    written
 }
 
 /// The usual reason phrase of the statuses that a machine sends by itself.

@@ -64,6 +64,14 @@ impl Subject for ServerSide {
                 seen.piece("body", data);
                 Reaction::None
             }
+            Ok(Step::Event(ServerEvent::Extension(extension))) => {
+                seen.say(format!("extension {}", extension.escape_ascii()));
+                Reaction::None
+            }
+            Ok(Step::Event(ServerEvent::Trailers(trailers))) => {
+                seen.say(format!("trailers{}", fields(&trailers)));
+                Reaction::None
+            }
             Ok(Step::Event(ServerEvent::End)) => {
                 seen.say("end");
                 Reaction::End
@@ -159,6 +167,14 @@ impl Subject for ClientSide {
             Ok(Step::Event(ClientEvent::Body(data))) => {
                 assert!(!data.is_empty());
                 seen.piece("body", data);
+                true
+            }
+            Ok(Step::Event(ClientEvent::Extension(extension))) => {
+                seen.say(format!("extension {}", extension.escape_ascii()));
+                true
+            }
+            Ok(Step::Event(ClientEvent::Trailers(trailers))) => {
+                seen.say(format!("trailers{}", fields(&trailers)));
                 true
             }
             // Whether bytes behind the response have come yet is a matter of time: whether the

@@ -101,6 +101,8 @@ pub fn feed<'a, S: Subject>(subject: &S, pieces: impl IntoIterator<Item = &'a [u
     let mut seen = Seen::default();
     let mut pieces = pieces.into_iter();
     let (mut turns, mut fed) = (0, 0);
+    // A request is out before anything comes back.
+    seen.take_output(&mut link);
     loop {
         let piece = pieces.next();
         match piece {

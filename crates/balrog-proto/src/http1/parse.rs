@@ -1,0 +1,304 @@
+//! Reads a section of lines: a request's head, a response's head, or trailers.
+
+use memchr::{memchr, memchr3};
+
+use crate::Error;
+use crate::http1::Limits;
+use crate::http1::fields::{Field, Span};
+use crate::http1::scan::{token_end, value_end};
+
+/// Positions are kept in 16 bits.
+pub(crate) const LONGEST: usize = 65_000;
+
+/// What a section may have, and what it is called when it has more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caps {
+    pub(crate) first_line: usize,
+    pub(crate) line: usize,
+    pub(crate) total: (usize, &'static str),
+    pub(crate) fields: (usize, &'static str),
+}
+
+/// What is particular to one kind of section.
+pub(crate) trait Section {
+    /// Whether it begins with a line that is no field.
+    const FIRST_LINE: bool;
+
+    /// Whether a value may have control characters besides HTAB (but NUL, CR and LF).
+    const ANY_CONTROL: bool;
+
+    /// Takes the first line, which begins at `at`, and says where it should end in CRLF. It may
+    /// be called again for the same line, and must not look behind a control character.
+    fn first_line(&mut self, bytes: &[u8], at: usize) -> Result<usize, Error>;
+
+    /// Takes a complete field, and says whether to keep it.
+    fn field(&mut self, bytes: &[u8], field: Field) -> Result<bool, Error>;
+
+    fn caps(limits: &Limits) -> Caps;
+}
+
+/// Reads line after line, each once, and goes on where it stopped when more bytes have come.
+///
+/// What is wrong with a line is said when the control character has come that ends it or must
+/// not be in it, or when it is too long: so the same bytes end the same way in whatever pieces
+/// they come.
+#[derive(Debug, Default)]
+pub(crate) struct Parser {
+    /// Where the current line begins.
+    line: usize,
+    /// If not 0: there is nothing from `line` to here that a line could end with.
+    scanned: usize,
+    /// With more bytes than these in an incomplete line, a limit may be broken.
+    soft: usize,
+    /// Where the section begins: behind an empty line, if there was one.
+    start: usize,
+    /// Whether the first line is complete.
+    begun: bool,
+    /// How many fields there were.
+    count: usize,
+    fields: Vec<Field>,
+}
+
+impl Parser {
+    /// Reads what there is of a section that begins with `bytes`. `Some` when it is complete:
+    /// where it ends, behind its empty line.
+    #[inline]
+    pub(crate) fn advance<S: Section>(
+        &mut self,
+        section: &mut S,
+        bytes: &[u8],
+        limits: &Limits,
+    ) -> Result<Option<usize>, Error> {
+        if self.scanned > 0 {
+            // Byte after byte is how a slow peer sends.
+            let stop = match bytes.get(self.scanned..) {
+                Some([byte]) => is_stop(*byte),
+                Some(_) => stop::<S>(bytes, self.scanned) < bytes.len(),
+                None => false,
+            };
+            if !stop {
+                self.scanned = bytes.len();
+                if bytes.len() > self.soft {
+                    self.check(bytes.len() - 1, bytes.len(), &S::caps(limits))?;
+                }
+                return Ok(None);
+            }
+            self.scanned = 0;
+        }
+        self.lines(section, bytes, &S::caps(limits))
+    }
+
+    fn lines<S: Section>(
+        &mut self,
+        section: &mut S,
+        bytes: &[u8],
+        caps: &Caps,
+    ) -> Result<Option<usize>, Error> {
+        if !self.begun {
+            if !S::FIRST_LINE {
+                self.begun = true;
+            } else if !self.first_line(section, bytes, caps)? {
+                return Ok(None);
+            }
+        }
+        loop {
+            let line = self.line;
+            let name_end = token_end(bytes, line);
+            if name_end > line && bytes.get(name_end) == Some(&b':') {
+                let raw = name_end + 1;
+                let end = Self::end_of_value::<S>(bytes, raw);
+                if is_crlf(bytes, end) {
+                    self.check(end, end + 2, caps)?;
+                    if self.count >= caps.fields.0 {
+                        return Err(Error::limit(431, caps.fields.1, caps.fields.0 as u64));
+                    }
+                    self.count += 1;
+                    let (from, to) = trimmed(bytes, raw, end);
+                    let field = Field { name: Span::new(line, name_end), value: Span::new(from, to) };
+                    if section.field(bytes, field)? {
+                        self.fields.push(field);
+                    }
+                    self.line = end + 2;
+                    continue;
+                }
+            } else if is_crlf(bytes, line) {
+                self.check(line, line + 2, caps)?;
+                return Ok(Some(line + 2));
+            }
+            return self.broken_line::<S>(bytes, caps, broken_field);
+        }
+    }
+
+    /// Whether the first line is there.
+    fn first_line<S: Section>(&mut self, section: &mut S, bytes: &[u8], caps: &Caps) -> Result<bool, Error> {
+        // "A server that is expecting to receive and parse a request-line SHOULD ignore at
+        // least one empty line (CRLF) received prior to the request-line."
+        while is_crlf(bytes, self.line) {
+            if self.start > 0 {
+                return Err(bad("more than one empty line before a message", "RFC 9112 section 2.2"));
+            }
+            (self.start, self.line) = (2, 2);
+        }
+        match section.first_line(bytes, self.line) {
+            Ok(end) if is_crlf(bytes, end) => {
+                self.check(end, end + 2, caps)?;
+                (self.line, self.begun) = (end + 2, true);
+                Ok(true)
+            }
+            Ok(_) => self.broken_line::<S>(bytes, caps, |_, _| crlf_expected()).map(|_| false),
+            Err(error) => self.broken_line::<S>(bytes, caps, |_, _| error).map(|_| false),
+        }
+    }
+
+    /// The current line cannot be read: because there is more to come, or for good. `error` is
+    /// given the line up to its first control character, and what follows from there.
+    #[cold]
+    fn broken_line<S: Section>(
+        &mut self,
+        bytes: &[u8],
+        caps: &Caps,
+        error: impl FnOnce(&[u8], &[u8]) -> Error,
+    ) -> Result<Option<usize>, Error> {
+        let stop = stop::<S>(bytes, self.line);
+        let seen = match bytes.get(stop..).unwrap_or_default() {
+            [] | [b'\r'] => None,
+            [b'\r', _, ..] => Some(stop + 2),
+            _ => Some(stop + 1),
+        };
+        if let Some(seen) = seen {
+            self.check(stop, seen, caps)?;
+            return Err(error(&bytes[self.line..stop], &bytes[stop..seen]));
+        }
+        // 0 would mean that nothing is known; there is nothing to know of no bytes.
+        self.scanned = stop;
+        let line = if self.begun { caps.line } else { caps.first_line };
+        self.soft = (self.line + line).min(self.start + caps.total.0);
+        // The last byte may be the CR of the line's end.
+        self.check(bytes.len().saturating_sub(1).max(self.line), bytes.len(), caps)?;
+        Ok(None)
+    }
+
+    /// The current line has its content up to `end`, and the section its bytes up to `total`. Of
+    /// two limits that are broken, that counts whose last byte came first.
+    #[inline]
+    fn check(&self, end: usize, total: usize, caps: &Caps) -> Result<(), Error> {
+        let line = if self.begun { caps.line } else { caps.first_line };
+        if end - self.line <= line && total - self.start <= caps.total.0 {
+            return Ok(());
+        }
+        Err(self.too_long(end, line, caps))
+    }
+
+    #[cold]
+    fn too_long(&self, end: usize, line: usize, caps: &Caps) -> Error {
+        // A line is judged one byte late, since its last byte may be the CR.
+        let line_is_over = end - self.line > line;
+        if line_is_over && self.line + line < self.start + caps.total.0 {
+            return if self.begun {
+                Error::limit(431, "header_line", line as u64)
+            } else {
+                Error::limit(414, "start_line", line as u64)
+            };
+        }
+        Error::limit(431, caps.total.1, caps.total.0 as u64)
+    }
+
+    #[inline]
+    fn end_of_value<S: Section>(bytes: &[u8], at: usize) -> usize {
+        let mut end = value_end(bytes, at);
+        while S::ANY_CONTROL && bytes.get(end).is_some_and(|byte| !matches!(byte, b'\0' | b'\r' | b'\n')) {
+            end = value_end(bytes, end + 1);
+        }
+        end
+    }
+
+    /// Where the section begins.
+    pub(crate) const fn start(&self) -> usize {
+        self.start
+    }
+
+    pub(crate) fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    #[cfg(test)]
+    pub(crate) fn heap(&self) -> usize {
+        self.fields.capacity() * size_of::<Field>()
+    }
+
+    /// Gets ready for the next section. Room for `keep` fields is kept.
+    pub(crate) fn reset(&mut self, keep: usize) {
+        let mut fields = std::mem::take(&mut self.fields);
+        if fields.capacity() <= keep {
+            fields.clear();
+        } else {
+            fields = Vec::new();
+        }
+        *self = Self { fields, ..Self::default() };
+    }
+}
+
+#[inline]
+fn is_crlf(bytes: &[u8], at: usize) -> bool {
+    matches!(bytes.get(at..), Some([b'\r', b'\n', ..]))
+}
+
+/// `OWS field-value OWS`, without the whitespace.
+#[inline]
+fn trimmed(bytes: &[u8], mut from: usize, mut to: usize) -> (usize, usize) {
+    while from < to && matches!(bytes[from], b' ' | b'\t') {
+        from += 1;
+    }
+    while from < to && matches!(bytes[to - 1], b' ' | b'\t') {
+        to -= 1;
+    }
+    (from, to)
+}
+
+pub(crate) fn bad(reason: &'static str, rule: &str) -> Error {
+    Error::violation(400, reason, rule)
+}
+
+/// "Although the line terminator for the start-line and fields is the sequence CRLF, a recipient
+/// MAY recognize a single LF as a line terminator and ignore any preceding CR." We do not: who
+/// does sees other lines than who does not.
+fn crlf_expected() -> Error {
+    bad("a line does not end in CRLF", "RFC 9112 section 2.2")
+}
+
+/// What is wrong with a line that is no field.
+fn broken_field(line: &[u8], end: &[u8]) -> Error {
+    // "A server that receives an obs-fold in a request message that is not within a
+    // 'message/http' container MUST either reject the message by sending a 400 [...] or replace"
+    if let [b' ' | b'\t', ..] = line {
+        return bad("a header line is folded", "RFC 9112 section 5.2");
+    }
+    match end {
+        b"\r\n" => {}
+        [b'\r' | b'\n', ..] => return crlf_expected(),
+        // "Field values containing CR, LF, or NUL characters are invalid and dangerous"
+        _ => return bad("a header line has a control character", "RFC 9110 section 5.5"),
+    }
+    if memchr(b':', line).is_none() {
+        return bad("a header line has no colon", "RFC 9112 section 5");
+    }
+    // "No whitespace is allowed between the field name and colon. [...] A server MUST reject,
+    // with a response status code of 400 (Bad Request), any received request message that
+    // contains whitespace between a header field name and colon."
+    bad("a field name is not a token", "RFC 9112 section 5.1")
+}
+
+/// The first byte from `at` on that a line ends with, or that ends it.
+#[inline]
+fn stop<S: Section>(bytes: &[u8], at: usize) -> usize {
+    if S::ANY_CONTROL {
+        bytes.get(at..).and_then(|rest| memchr3(b'\0', b'\r', b'\n', rest)).map_or(bytes.len(), |n| at + n)
+    } else {
+        value_end(bytes, at)
+    }
+}
+
+#[inline]
+const fn is_stop(byte: u8) -> bool {
+    byte != b'\t' && (byte < b' ' || byte == 0x7f)
+}
