@@ -166,9 +166,13 @@ struct Local {
 struct Slot {
     stamp: u32,
     /// Out while it runs.
-    future: Option<LocalFuture<()>>,
-    waker: Waker,
+    work: Option<Work>,
     queued: bool,
+}
+
+struct Work {
+    future: LocalFuture<()>,
+    waker: Waker,
 }
 
 impl Local {
@@ -177,25 +181,25 @@ impl Local {
     }
 
     fn run(&self, key: Key) {
-        let Some((mut future, waker)) = self.slot(key, |slot| {
+        let Some(mut work) = self.slot(key, |slot| {
             slot.queued = false;
-            Some((slot.future.take()?, slot.waker.clone()))
+            slot.work.take()
         }) else {
             return;
         };
         let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            future.as_mut().poll(&mut Context::from_waker(&waker))
+            work.future.as_mut().poll(&mut Context::from_waker(&work.waker))
         }));
         if matches!(polled, Ok(Poll::Pending)) {
             self.slot(key, |slot| {
-                slot.future = Some(future);
+                slot.work = Some(work);
                 Some(())
             });
         } else {
             // A spawned task keeps its panic for its joiner; any other future's ends with it,
             // and has been printed.
             let slot = self.tasks.borrow_mut().try_remove(key.index as usize);
-            drop((slot, future));
+            drop((slot, work));
         }
     }
 
@@ -264,7 +268,7 @@ impl Runtime for Local {
         // 4 billion tasks at once are beyond any machine.
         let key = Key { index: entry.key() as u32, stamp };
         let waker = Waker::from(Arc::new(TaskWaker { key, remote: Arc::clone(&self.remote) }));
-        entry.insert(Slot { stamp, future: Some(future), waker, queued: true });
+        entry.insert(Slot { stamp, work: Some(Work { future, waker }), queued: true });
         drop(tasks);
         self.ready.borrow_mut().push_back(key);
     }

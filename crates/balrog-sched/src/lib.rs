@@ -53,7 +53,7 @@ pub use cancel::Canceller;
 pub use executor::{Driver, Executor, Park};
 pub use interrupt::Interrupt;
 pub use join::{JoinError, JoinHandle, spawn};
-pub use local::TaskLocal;
+pub use local::{Locals, TaskLocal};
 pub use runtime::{LocalFuture, Runtime, runtime, sleep_until, timer, with_runtime};
 pub use scheduler::{Runnable, Scheduler, Token, Wake};
 pub use scope::{Scope, scope};

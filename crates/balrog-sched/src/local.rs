@@ -4,6 +4,8 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::wait::with_current;
+
 /// A value that every task has its own of, made at its first use. Code outside of tasks has
 /// one for each thread.
 ///
@@ -29,47 +31,33 @@ impl<T: 'static> TaskLocal<T> {
     /// address.
     pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         let key = std::ptr::from_ref(self) as usize;
-        let locals = CURRENT.with_borrow(Rc::clone);
-        let found = locals.get(key);
-        let value = match found {
-            Some(value) => value,
-            // Outside of any borrow: `init` may use other locals.
-            None => locals.insert(key, Rc::new((self.init)())),
-        };
+        let value = with_current(|here| here.locals().get(key)).unwrap_or_else(|| {
+            // Outside of any borrow: `init` may use other locals, and wait.
+            let value: Rc<dyn Any> = Rc::new((self.init)());
+            with_current(|here| here.locals().insert(key, Rc::clone(&value)));
+            value
+        });
         // Statics have addresses of their own, so what lies under this one's is a `T`.
         value.downcast_ref().map(f).expect("a task-local of another type")
     }
 }
 
-thread_local! {
-    static CURRENT: RefCell<Rc<Locals>> = RefCell::default();
-}
-
-/// All values of one task.
+/// The [`TaskLocal`]s of one task.
 #[derive(Default)]
-pub(crate) struct Locals(RefCell<Vec<(usize, Rc<dyn Any>)>>);
+pub struct Locals(RefCell<Vec<(usize, Rc<dyn Any>)>>);
 
 impl Locals {
-    /// Runs `f` as the code of the task that these belong to.
-    pub(crate) fn enter<T>(self: &Rc<Self>, f: impl FnOnce() -> T) -> T {
-        struct Restore(Option<Rc<Locals>>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                if let Some(before) = self.0.take() {
-                    CURRENT.set(before);
-                }
-            }
-        }
-        let _restore = Restore(Some(CURRENT.replace(Rc::clone(self))));
-        f()
-    }
-
     fn get(&self, key: usize) -> Option<Rc<dyn Any>> {
         self.0.borrow().iter().find(|(own, _)| *own == key).map(|(_, value)| Rc::clone(value))
     }
 
-    fn insert(&self, key: usize, value: Rc<dyn Any>) -> Rc<dyn Any> {
-        self.0.borrow_mut().push((key, Rc::clone(&value)));
-        value
+    fn insert(&self, key: usize, value: Rc<dyn Any>) {
+        self.0.borrow_mut().push((key, value));
+    }
+}
+
+impl std::fmt::Debug for Locals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Locals").field(&self.0.borrow().len()).finish()
     }
 }

@@ -14,8 +14,6 @@ use crate::stack;
 const SIGNAL_STACK: usize = 64 * 1024;
 
 thread_local! {
-    /// The bytes of the running task's name.
-    static NAME: Cell<(*const u8, usize)> = const { Cell::new((ptr::null(), 0)) };
     static READY: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -54,31 +52,17 @@ pub(crate) fn install() {
     }
 }
 
-/// Runs `f` as the task of this name.
-pub(crate) fn with_name<T>(name: Option<&str>, f: impl FnOnce() -> T) -> T {
-    struct Restore((*const u8, usize));
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            NAME.set(self.0);
-        }
-    }
-    let name = name.unwrap_or("a task without a name");
-    let _restore = Restore(NAME.replace((name.as_ptr(), name.len())));
-    f()
-}
-
 /// Runs on the signal stack. Calls nothing but what a signal handler may.
 extern "C" fn handler(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid `siginfo_t` for these signals.
     let address = unsafe { (*info).si_addr() } as usize;
     if let Some(size) = stack::overflowed(address) {
-        let (name, len) = NAME.get();
-        // SAFETY: set by `with_name` for the time in which the task runs.
-        let name = if name.is_null() { &b"?"[..] } else { unsafe { std::slice::from_raw_parts(name, len) } };
+        // Of the task that ran here when the fault came: reading it is two loads and a call.
+        let name = crate::wait::current().and_then(crate::Suspender::name).unwrap_or("without a name");
         let mut digits = [0; 20];
         for part in [
             b"\nbalrog: the task '",
-            name,
+            name.as_bytes(),
             b"' has overflowed its stack of ",
             decimal(size / 1024, &mut digits),
             b" KiB. Give it a larger one (Builder::stack_size), or look for an endless recursion.\n",

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::Timers;
+use crate::{Suspender, Timers};
 
 /// A future that stays on its thread.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -26,9 +26,9 @@ thread_local! {
     static RUNTIME: RefCell<Option<Rc<dyn Runtime>>> = const { RefCell::new(None) };
 }
 
-/// The runtime of the code that runs here, if there is one.
+/// The runtime of the code that runs here, if there is one: the task's, or else the thread's.
 pub fn runtime() -> Option<Rc<dyn Runtime>> {
-    RUNTIME.with_borrow(Clone::clone)
+    crate::wait::current().and_then(Suspender::runtime).or_else(|| RUNTIME.with_borrow(Clone::clone))
 }
 
 /// Calls `f` with `runtime` as this thread's.

@@ -154,6 +154,29 @@ impl Scopes {
         self.stack.is_empty() && matches!(self.cancel, Cancel::No)
     }
 
+    /// Until when a wait that begins now, with this deadline of its own, may last. Takes note
+    /// of a cancellation that it reports.
+    ///
+    /// # Errors
+    ///
+    /// [`Interrupt::Cancelled`] or [`Interrupt::Deadline`]: it may not wait at all.
+    pub fn check(&mut self, deadline: Option<Instant>) -> Result<Option<Instant>, Interrupt> {
+        if deadline.is_none() && self.is_free() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let limits = self.limits(now);
+        match limits.check(now) {
+            Err(Interrupt::Cancelled) => {
+                self.delivered(now);
+                Err(Interrupt::Cancelled)
+            }
+            Err(interrupt) => Err(interrupt),
+            Ok(()) if deadline.is_some_and(|at| at <= now) => Err(Interrupt::Deadline),
+            Ok(()) => Ok(limits.nearest().into_iter().chain(deadline).min()),
+        }
+    }
+
     /// Whether cancellation was asked for.
     pub const fn is_cancelled(&self) -> bool {
         !matches!(self.cancel, Cancel::No)

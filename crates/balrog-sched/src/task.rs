@@ -16,7 +16,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use crate::cancel::{Canceller, Control};
 use crate::local::Locals;
-use crate::runtime::{LocalFuture, Runtime, runtime, with_runtime};
+use crate::runtime::{LocalFuture, Runtime, runtime};
 use crate::stack::{self, PooledStack};
 use crate::wait::{Suspender, with_suspender};
 use crate::{Interrupt, Scopes, overflow};
@@ -91,7 +91,7 @@ impl Builder {
             refused: Cell::new(0),
             alarm: RefCell::default(),
             runtime: runtime(),
-            locals: Rc::default(),
+            locals: Locals::default(),
         });
         let inside = Rc::clone(&core);
         let coroutine = Coroutine::with_stack(stack, move |yielder: &Yielder<(), ()>, ()| {
@@ -140,7 +140,7 @@ impl<T> Task<T> {
     /// Runs it until its next wait.
     fn resume(&mut self) -> Option<Ended<T>> {
         let coroutine = self.coroutine.as_mut()?;
-        match self.core.run(|| coroutine.resume(())) {
+        match with_suspender(&*self.core, || coroutine.resume(())) {
             CoroutineResult::Yield(()) => None,
             CoroutineResult::Return(ended) => {
                 // The stack goes back to the pool at once, not when the future is dropped.
@@ -185,8 +185,9 @@ impl<T> Drop for Task<T> {
             && let Some(mut coroutine) = self.coroutine.take()
         {
             // It waits on and on, so it is unwound from where it waits.
-            let core = &self.core;
-            let _ = catch_unwind(AssertUnwindSafe(|| core.run(|| coroutine.force_unwind())));
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                with_suspender(&*self.core, || coroutine.force_unwind());
+            }));
         }
     }
 }
@@ -213,22 +214,10 @@ struct Core {
     /// The timer that is armed, and for when. It may be for earlier than is needed now.
     alarm: RefCell<Option<(Instant, LocalFuture<()>)>>,
     runtime: Option<Rc<dyn Runtime>>,
-    locals: Rc<Locals>,
+    locals: Locals,
 }
 
 impl Core {
-    /// Runs `f`, which resumes the stack, as this task.
-    fn run<R>(&self, f: impl FnOnce() -> R) -> R {
-        let run =
-            || self.locals.enter(|| with_suspender(self, || overflow::with_name(self.name.as_deref(), f)));
-        match &self.runtime {
-            Some(own) if runtime().is_none_or(|current| !Rc::ptr_eq(own, &current)) => {
-                with_runtime(Some(Rc::clone(own)), run)
-            }
-            _ => run(),
-        }
-    }
-
     fn set_waker(&self, waker: &Waker) {
         if self.waker.borrow().as_ref().is_some_and(|own| own.will_wake(waker)) {
             return;
@@ -283,10 +272,31 @@ impl Suspender for Core {
         f(&mut scopes);
     }
 
-    fn refuses(&self) -> Option<Interrupt> {
-        if !self.closing.get() {
-            return None;
+    fn check(&self, deadline: Option<Instant>) -> Result<Option<Instant>, Interrupt> {
+        if self.closing.get() {
+            return Err(self.refuse());
         }
+        let mut scopes = self.scopes.borrow_mut();
+        self.control.apply(&mut scopes);
+        scopes.check(deadline)
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    fn locals(&self) -> &Locals {
+        &self.locals
+    }
+
+    fn runtime(&self) -> Option<Rc<dyn Runtime>> {
+        self.runtime.clone()
+    }
+}
+
+impl Core {
+    #[cold]
+    fn refuse(&self) -> Interrupt {
         self.refused.set(self.refused.get() + 1);
         if self.refused.get() > 64 * REFUSALS {
             // It catches even the unwinding, and would keep the thread for ever.
@@ -298,6 +308,6 @@ impl Suspender for Core {
             // `Task::drop` sees a task that does not end, and unwinds it.
             self.suspend(None);
         }
-        Some(Interrupt::Closed)
+        Interrupt::Closed
     }
 }

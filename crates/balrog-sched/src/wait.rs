@@ -3,13 +3,15 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
 use crate::cancel::Control;
-use crate::{Interrupt, Limits, Scopes};
+use crate::local::Locals;
+use crate::{Interrupt, Limits, Runtime, Scopes};
 
 /// What a place where code can run offers to those who wait there.
 ///
@@ -17,23 +19,48 @@ use crate::{Interrupt, Limits, Scopes};
 /// [`with_suspender`].
 pub trait Suspender {
     /// What futures that are waited for here are polled with.
-    fn waker(&self) -> std::rc::Rc<Waker>;
+    fn waker(&self) -> Rc<Waker>;
 
     /// Lets others run until the waker was woken or `until` has passed. May return early.
     fn suspend(&self, until: Option<Instant>);
 
+    /// Lets everyone else who is ready run once.
+    fn yield_now(&self) {
+        self.waker().wake_by_ref();
+        self.suspend(None);
+    }
+
     /// Calls `f` with the deadlines, shields and cancellation of the code that runs here.
     fn with_scopes(&self, f: &mut dyn FnMut(&mut Scopes));
 
-    /// Whether waiting is refused now, whatever for.
-    fn refuses(&self) -> Option<Interrupt> {
-        None
+    /// Until when a wait with this deadline may last.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not wait at all.
+    fn check(&self, deadline: Option<Instant>) -> Result<Option<Instant>, Interrupt> {
+        let mut checked = Ok(None);
+        self.with_scopes(&mut |scopes| checked = scopes.check(deadline));
+        checked
     }
 
     /// Whether the stack stays where it is while it is suspended. A stack that is copied away
     /// (greenlet's) does not: what others point to must not live on it, so futures are boxed.
     fn is_stack_stable(&self) -> bool {
         true
+    }
+
+    /// For messages and dumps.
+    fn name(&self) -> Option<&str> {
+        None
+    }
+
+    /// Where [`TaskLocal`](crate::TaskLocal)s of the code here are.
+    fn locals(&self) -> &Locals;
+
+    /// The executor of the code here, if it has one.
+    fn runtime(&self) -> Option<Rc<dyn Runtime>> {
+        None
     }
 }
 
@@ -60,11 +87,10 @@ pub fn wait<F: Future>(future: F) -> Result<F::Output, Interrupt> {
 /// As [`wait`].
 pub fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Result<F::Output, Interrupt> {
     with_current(|here| {
-        let here = &Here { suspender: here, deadline };
-        if here.suspender.is_stack_stable() {
-            here.drive(std::pin::pin!(future))
+        if here.is_stack_stable() {
+            drive(here, std::pin::pin!(future), deadline)
         } else {
-            here.drive(Box::pin(future).as_mut())
+            drive(here, Box::pin(future).as_mut(), deadline)
         }
     })
 }
@@ -75,14 +101,11 @@ pub fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Result<F::
 ///
 /// As [`wait`].
 pub fn yield_now() -> Result<(), Interrupt> {
-    let mut yielded = false;
-    wait(std::future::poll_fn(move |context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    }))
+    with_current(|here| {
+        check(here, None)?;
+        here.yield_now();
+        Ok(())
+    })
 }
 
 /// Calls `f` with every wait inside of it ending at `until`, or earlier by an outer deadline.
@@ -138,7 +161,7 @@ pub fn in_task() -> bool {
     current().is_some()
 }
 
-fn with_current<T>(f: impl FnOnce(&dyn Suspender) -> T) -> T {
+pub(crate) fn with_current<T>(f: impl FnOnce(&dyn Suspender) -> T) -> T {
     match current() {
         Some(suspender) => f(suspender),
         None => PLAIN.with(|plain| f(plain)),
@@ -148,7 +171,7 @@ fn with_current<T>(f: impl FnOnce(&dyn Suspender) -> T) -> T {
 // Neither is inlined: the address of a thread-local must not be kept over a switch of stacks.
 // (Ours never change their thread; this is for compilers that cannot know.)
 #[inline(never)]
-fn current() -> Option<&'static dyn Suspender> {
+pub(crate) fn current() -> Option<&'static dyn Suspender> {
     CURRENT.get()
 }
 
@@ -157,61 +180,41 @@ fn set_current(suspender: Option<&'static dyn Suspender>) -> Option<&'static dyn
     CURRENT.replace(suspender)
 }
 
-/// One wait at one place.
-struct Here<'a> {
-    suspender: &'a dyn Suspender,
+fn drive<F: Future>(
+    here: &dyn Suspender,
+    mut future: Pin<&mut F>,
     deadline: Option<Instant>,
+) -> Result<F::Output, Interrupt> {
+    check(here, deadline)?;
+    loop {
+        let waker = here.waker();
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Ok(output);
+        }
+        let until = check(here, deadline)?;
+        // A poll may wait itself (the I/O of a destructor), and come back under another waker:
+        // the future knows the old one then.
+        if Rc::ptr_eq(&waker, &here.waker()) {
+            drop(waker);
+            here.suspend(until);
+        }
+    }
 }
 
-impl Here<'_> {
-    fn drive<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Interrupt> {
-        self.check()?;
-        loop {
-            let waker = self.suspender.waker();
-            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return Ok(output);
-            }
-            drop(waker);
-            let until = self.check()?;
-            self.suspender.suspend(until);
-        }
+fn check(here: &dyn Suspender, deadline: Option<Instant>) -> Result<Option<Instant>, Interrupt> {
+    if std::thread::panicking() {
+        // Others would run on this thread and take themselves for panicking.
+        return Err(Interrupt::Unwinding);
     }
-
-    /// Until when to suspend, or why not to.
-    fn check(&self) -> Result<Option<Instant>, Interrupt> {
-        if std::thread::panicking() {
-            // Others would run on this thread and take themselves for panicking.
-            return Err(Interrupt::Unwinding);
-        }
-        if let Some(interrupt) = self.suspender.refuses() {
-            return Err(interrupt);
-        }
-        let mut checked = Ok(None);
-        self.suspender.with_scopes(&mut |scopes| {
-            if self.deadline.is_none() && scopes.is_free() {
-                return;
-            }
-            let now = Instant::now();
-            let limits = scopes.limits(now);
-            checked = match limits.check(now) {
-                Err(Interrupt::Cancelled) => {
-                    scopes.delivered(now);
-                    Err(Interrupt::Cancelled)
-                }
-                Err(interrupt) => Err(interrupt),
-                Ok(()) if self.deadline.is_some_and(|at| at <= now) => Err(Interrupt::Deadline),
-                Ok(()) => Ok(limits.nearest().into_iter().chain(self.deadline).min()),
-            };
-        });
-        checked
-    }
+    here.check(deadline)
 }
 
 /// A thread that runs no task: it blocks.
 struct PlainThread {
-    waker: std::rc::Rc<Waker>,
+    waker: Rc<Waker>,
     scopes: RefCell<Scopes>,
     control: RefCell<Option<Arc<Control>>>,
+    locals: Locals,
 }
 
 /// Makes the calling thread's code one that `control` cancels.
@@ -237,13 +240,18 @@ impl Wake for Unpark {
 impl PlainThread {
     fn new() -> Self {
         let waker = Arc::new(Unpark(std::thread::current())).into();
-        Self { waker: std::rc::Rc::new(waker), scopes: RefCell::default(), control: RefCell::default() }
+        Self {
+            waker: Rc::new(waker),
+            scopes: RefCell::default(),
+            control: RefCell::default(),
+            locals: Locals::default(),
+        }
     }
 }
 
 impl Suspender for PlainThread {
-    fn waker(&self) -> std::rc::Rc<Waker> {
-        std::rc::Rc::clone(&self.waker)
+    fn waker(&self) -> Rc<Waker> {
+        Rc::clone(&self.waker)
     }
 
     fn suspend(&self, until: Option<Instant>) {
@@ -251,6 +259,14 @@ impl Suspender for PlainThread {
             Some(until) => std::thread::park_timeout(until.saturating_duration_since(Instant::now())),
             None => std::thread::park(),
         }
+    }
+
+    fn yield_now(&self) {
+        std::thread::yield_now();
+    }
+
+    fn locals(&self) -> &Locals {
+        &self.locals
     }
 
     fn with_scopes(&self, f: &mut dyn FnMut(&mut Scopes)) {

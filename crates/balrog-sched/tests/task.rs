@@ -24,6 +24,17 @@ fn never() -> std::future::Pending<()> {
     std::future::pending()
 }
 
+fn pending_once() -> impl Future<Output = ()> {
+    let mut asked = false;
+    std::future::poll_fn(move |context| {
+        if std::mem::replace(&mut asked, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -191,7 +202,7 @@ fn many_short_waits_under_one_long_deadline_arm_one_timer() {
     balrog_sched::with_runtime(Some(Rc::<Counting>::clone(&counting)), || {
         let mut task = task(|| {
             with_deadline(Instant::now() + Duration::from_secs(60), || {
-                (0..1000).try_for_each(|_| yield_now())
+                (0..1000).try_for_each(|_| wait(pending_once()))
             })
         })
         .unwrap();
