@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 
 use balrog_backends::{Interest, Reactor, Readiness, Ready};
 use balrog_sched::{Runnable, Scheduler, Timers, Token, Wake};
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use slab::Slab;
 
 use crate::engine::{Current, Engine, Stack};
+use crate::foreign::Depth;
 use crate::inspect;
 use crate::inspect::Pulse;
-use crate::remote::{Remote, Request};
+use crate::remote::{Activity, Remote, Request};
+use crate::signals::{self, Interrupts};
 use crate::task::Task;
 
 /// How many stacks run between two polls.
@@ -65,6 +68,8 @@ pub(crate) struct Hub {
     stamp: Cell<u64>,
     /// The stack that runs the loop now.
     runner: RefCell<Option<Stack>>,
+    /// How deep in foreign code the loop itself runs; a stack that is deeper stays where it is.
+    depth: Cell<Depth>,
     /// The task that runs now.
     task: RefCell<Option<Py<Task>>>,
     /// Why the stack that is being resumed was woken.
@@ -72,6 +77,12 @@ pub(crate) struct Hub {
     /// What the stack that is being resumed is to do.
     job: RefCell<Option<Job>>,
     idle: RefCell<Vec<Stack>>,
+    /// Whether this thread runs signal handlers.
+    pub(crate) is_main: bool,
+    /// The task of `balrog.run`, which Ctrl-C is for.
+    main: RefCell<Option<Py<Task>>>,
+    /// Ctrl-C came while another task ran.
+    interrupted: Cell<bool>,
     entry: Py<PyAny>,
     turn: Cell<u32>,
     /// Tasks that have not ended.
@@ -94,6 +105,7 @@ impl Drop for ThreadEnd {
         if let Ok(Some(hub)) = HUB.try_with(Cell::get) {
             inspect::strike(hub);
             // No Python object may be touched here: the interpreter may be gone.
+            hub.remote.close();
             if let Ok(mut reactor) = hub.reactor.try_borrow_mut() {
                 reactor.take();
             }
@@ -119,10 +131,14 @@ impl Hub {
             source_timers: RefCell::default(),
             stamp: Cell::new(0),
             runner: RefCell::new(None),
+            depth: Cell::new(Depth::default()),
             task: RefCell::new(None),
             wake: Cell::new(Wake::Ready),
             job: RefCell::new(None),
             idle: RefCell::default(),
+            is_main: signals::is_main_thread(py)?,
+            main: RefCell::new(None),
+            interrupted: Cell::new(false),
             entry: wrap_pyfunction!(stack_main, py)?.into_any().unbind(),
             turn: Cell::new(0),
             live: RefCell::default(),
@@ -159,6 +175,18 @@ impl Hub {
     /// Changes which task runs now; returns the one before.
     pub(crate) fn set_task(&self, task: Option<Py<Task>>) -> Option<Py<Task>> {
         std::mem::replace(&mut *self.task.borrow_mut(), task)
+    }
+
+    /// Changes which task Ctrl-C is for; returns the one before.
+    pub(crate) fn set_main(&self, task: Option<Py<Task>>) -> Option<Py<Task>> {
+        std::mem::replace(&mut *self.main.borrow_mut(), task)
+    }
+
+    /// Whether Ctrl-C has to wait until the task that runs now lets the loop go on.
+    pub(crate) fn defers_interrupt(&self, py: Python<'_>) -> bool {
+        let Some(task) = self.task(py) else { return false };
+        let is_main = self.main.borrow().as_ref().is_some_and(|main| main.is(&task));
+        !is_main && !self.interrupted.replace(true)
     }
 
     /// Queues a job; it gets a stack of its own when its turn comes.
@@ -274,6 +302,56 @@ impl Hub {
         }
     }
 
+    /// Where the running stack is, if it must not be switched away from: inside a callback of C
+    /// code or in the middle of an import that began on it.
+    pub(crate) fn held(&self, py: Python<'_>) -> PyResult<Option<Depth>> {
+        if self.runner.borrow().is_none() {
+            return Ok(None);
+        }
+        let depth = Depth::now(py)?;
+        if !depth.is_below(self.depth.get()) {
+            return Ok(None);
+        }
+        let stack = Current::current(py)?;
+        Ok(self.runner_other_than(py, &stack).map(|_| depth))
+    }
+
+    /// Like [`Hub::park`], but nobody else runs until the wait has ended: for a stack that is
+    /// held ([`Hub::held`]). What becomes runnable meanwhile has its turn later.
+    pub(crate) fn hold(
+        &'static self,
+        py: Python<'_>,
+        deadline: Option<Instant>,
+        register: impl FnOnce(Token) -> io::Result<bool>,
+    ) -> Result<Option<Wake>, ParkError> {
+        let mark = Rc::new(Cell::new(None));
+        let token = self.scheduler.borrow_mut().park(Parked::Runner(Rc::clone(&mark)), deadline);
+        let registered = register(token);
+        if !matches!(registered, Ok(true)) {
+            drop(self.scheduler.borrow_mut().take(token));
+            return registered.map(|_| None).map_err(ParkError::Register);
+        }
+        let task = self.task(py);
+        if let Some(task) = &task {
+            task.get().set_parked(py, Some(token));
+        }
+        let is_mine = |parked: &Parked| matches!(parked, Parked::Runner(other) if Rc::ptr_eq(other, &mark));
+        let result = loop {
+            let woken = self.scheduler.borrow_mut().take_ready(is_mine);
+            if let Some(wake) = woken {
+                break Ok(Some(wake));
+            }
+            if let Err(error) = self.poll(py, true) {
+                drop(self.scheduler.borrow_mut().take(token));
+                break Err(ParkError::Raised(error));
+            }
+        };
+        if let Some(task) = &task {
+            task.get().set_parked(py, None);
+        }
+        result
+    }
+
     /// The stack to switch to for a wait of `stack`; none if that has to run the loop itself.
     fn runner_other_than(&self, py: Python<'_>, stack: &Stack) -> Option<Stack> {
         let runner = self.runner.borrow();
@@ -286,9 +364,21 @@ impl Hub {
     /// Runs the loop on the calling stack until `done` is set.
     fn run(&'static self, py: Python<'_>, done: &Cell<Option<Wake>>) -> PyResult<Wake> {
         let here = Current::current(py)?;
+        let depth = self.depth.replace(Depth::now(py)?);
         let before = self.runner.borrow_mut().replace(here);
         let task = self.set_task(None);
-        let result = self.turns(py, done);
+        self.remote.set_activity(Activity::Elsewhere, Activity::Runs);
+        let outermost = before.is_none();
+        let interrupts = if outermost { Interrupts::take_over(py, self)? } else { None };
+        let mut result = self.turns(py, done);
+        if outermost {
+            self.remote.set_activity(Activity::Runs, Activity::Elsewhere);
+        }
+        if let Some(interrupts) = interrupts {
+            let given = interrupts.give_back(py);
+            result = result.and_then(|wake| given.map(|()| wake));
+        }
+        self.depth.set(depth);
         self.set_task(task);
         *self.runner.borrow_mut() = before;
         result
@@ -311,13 +401,17 @@ impl Hub {
                 }
                 self.turn.set(self.turn.get().saturating_sub(1));
             }
+            if self.interrupted.take() {
+                return Err(PyKeyboardInterrupt::new_err(()));
+            }
             if let Some(wake) = done.get() {
                 return Ok(wake);
             }
             if self.nothing_can_come(py)? {
                 inspect::raise_if_stuck(py)?;
             }
-            self.poll(py)?;
+            let idle = !self.scheduler.borrow().has_ready();
+            self.poll(py, idle)?;
         }
     }
 
@@ -368,12 +462,11 @@ impl Hub {
         self.set_task(None);
     }
 
-    /// Takes in what happened outside; waits for it if nothing can run.
-    fn poll(&'static self, py: Python<'_>) -> PyResult<()> {
-        let mut timeout = LONGEST_POLL;
-        if self.scheduler.borrow().has_ready() {
-            timeout = Duration::ZERO;
-        } else {
+    /// Takes in what happened outside; waits for it if nothing can run (`idle`).
+    fn poll(&'static self, py: Python<'_>, idle: bool) -> PyResult<()> {
+        let mut timeout = Duration::ZERO;
+        if idle {
+            timeout = LONGEST_POLL;
             let timers = [self.scheduler.borrow().next_timer(), self.source_timers.borrow().next()];
             if let Some(at) = timers.into_iter().flatten().min() {
                 timeout = timeout.min(at.saturating_duration_since(Instant::now()));
@@ -391,6 +484,7 @@ impl Hub {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
             _ => py.check_signals()?,
         }
+        self.remote.stop_if_asked(py);
         let mut ready = Vec::new();
         self.reactor(|reactor| {
             reactor.take(|found| match found {

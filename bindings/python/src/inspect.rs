@@ -1,6 +1,7 @@
 //! Seeing inside: every hub of the process, the stacks of its tasks, what holds it up.
 
 use std::cell::Cell;
+use std::ffi::c_ulong;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use crate::task::Task;
 struct Listed {
     hub: &'static Hub,
     /// `threading.get_ident()` of its thread.
-    thread: u64,
+    thread: c_ulong,
 }
 
 // SAFETY: a hub's cells are borrowed only while the interpreter lock is held, which every user of
@@ -37,7 +38,7 @@ fn hubs() -> MutexGuard<'static, Vec<Listed>> {
 pub(crate) fn enlist(hub: &'static Hub) {
     // SAFETY: no arguments; needs no thread state.
     let thread = unsafe { ffi::PyThread_get_thread_ident() };
-    hubs().push(Listed { hub, thread: u64::try_from(thread).unwrap_or_default() });
+    hubs().push(Listed { hub, thread });
 }
 
 /// Takes the hub of a thread that ends from the list.
@@ -158,7 +159,7 @@ fn suspended(py: Python<'_>, hub: &Hub, task: &Bound<'_, Task>) -> Option<Stack>
 
 /// The tasks of every thread that have not ended: a list of (thread, task).
 #[pyfunction]
-fn _all_tasks(py: Python<'_>) -> Vec<(u64, Py<Task>)> {
+fn _all_tasks(py: Python<'_>) -> Vec<(c_ulong, Py<Task>)> {
     let hubs = hubs().clone();
     let mut all = Vec::new();
     for Listed { hub, thread } in hubs {
@@ -169,7 +170,7 @@ fn _all_tasks(py: Python<'_>) -> Vec<(u64, Py<Task>)> {
 
 /// What runs on each thread's hub: a list of (thread, beat, task).
 #[pyfunction]
-fn _pulses(py: Python<'_>) -> Vec<(u64, u64, Option<Py<Task>>)> {
+fn _pulses(py: Python<'_>) -> Vec<(c_ulong, u64, Option<Py<Task>>)> {
     let hubs = hubs().clone();
     hubs.iter()
         .map(|Listed { hub, thread }| {
@@ -206,8 +207,31 @@ fn _set_observers(report: Py<PyAny>, stuck: Py<PyAny>) {
     let _ = (REPORT.set(report), STUCK.set(stuck));
 }
 
+/// Stops the loops of all other threads, at the interpreter's exit: returns when they stand
+/// still, or after ``seconds``.
+///
+/// A thread that wants to go on with Python code while the interpreter ends is unwound by
+/// CPython up to 3.13 (`pthread_exit`), through frames of ours that cannot be: that aborts.
+#[pyfunction]
+fn _stop_other_hubs(py: Python<'_>, seconds: f64) {
+    let here = Hub::existing(py).map(std::ptr::from_ref);
+    let others: Vec<_> = hubs()
+        .iter()
+        .filter(|listed| here != Some(std::ptr::from_ref(listed.hub)))
+        .map(|listed| Arc::clone(&listed.hub.remote))
+        .filter(|remote| remote.ask_to_stop())
+        .collect();
+    let until = Instant::now() + Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    py.detach(|| {
+        while !others.iter().all(|remote| remote.has_stopped()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(_all_tasks, m)?)?;
+    m.add_function(wrap_pyfunction!(_stop_other_hubs, m)?)?;
     m.add_function(wrap_pyfunction!(_pulses, m)?)?;
     m.add_function(wrap_pyfunction!(counters, m)?)?;
     m.add_function(wrap_pyfunction!(_watch_slow, m)?)?;

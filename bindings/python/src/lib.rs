@@ -4,12 +4,14 @@ mod backend;
 mod cell;
 mod client;
 mod engine;
+mod foreign;
 mod hub;
 mod inspect;
 mod interrupt;
 mod remote;
 mod scope;
 mod server;
+mod signals;
 mod task;
 mod wait;
 mod waiter;
@@ -22,6 +24,7 @@ use pyo3::prelude::*;
 fn _balrog(m: &Bound<'_, PyModule>) -> PyResult<()> {
     refuse_free_threading(m.py())?;
     Current::load(m.py())?;
+    foreign::load(m.py())?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("Cancelled", m.py().get_type::<interrupt::Cancelled>())?;
     backend::register(m)?;
@@ -30,6 +33,7 @@ fn _balrog(m: &Bound<'_, PyModule>) -> PyResult<()> {
     task::register(m)?;
     scope::register(m)?;
     server::register(m)?;
+    signals::register(m)?;
     waiter::register(m)
 }
 

@@ -1,10 +1,11 @@
 //! Waking from other threads.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use balrog_backends::Notifier;
 use balrog_sched::{Token, Wake};
-use pyo3::Python;
+use pyo3::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,8 +13,14 @@ use crate::hub::Hub;
 
 /// The door of a hub for other threads.
 pub(crate) struct Remote {
-    queue: Mutex<Vec<Request>>,
-    notifier: Notifier,
+    door: Mutex<Door>,
+    activity: AtomicU8,
+}
+
+struct Door {
+    queue: Vec<Request>,
+    /// `None` when the thread has ended.
+    notifier: Option<Notifier>,
 }
 
 /// Work for a stack of its own that another thread hands in.
@@ -25,9 +32,26 @@ pub(crate) enum Request {
     Start(RemoteJob),
 }
 
+/// What a hub's thread does, as far as the interpreter's exit is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Activity {
+    /// It is not in the hub's loop.
+    Elsewhere,
+    /// It runs the loop, and may run tasks.
+    Runs,
+    /// It was asked to stop for ever.
+    Asked,
+    /// It has, or it has ended.
+    Stopped,
+}
+
 impl Remote {
     pub(crate) fn new(notifier: Notifier) -> Self {
-        Self { queue: Mutex::new(Vec::new()), notifier }
+        Self {
+            door: Mutex::new(Door { queue: Vec::new(), notifier: Some(notifier) }),
+            activity: AtomicU8::new(Activity::Elsewhere as u8),
+        }
     }
 
     pub(crate) fn wake(&self, token: Token, wake: Wake) {
@@ -40,15 +64,58 @@ impl Remote {
     }
 
     fn push(&self, request: Request) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.push(request);
-        if queue.len() == 1 {
-            self.notifier.notify();
+        let mut door = self.door();
+        let Some(notifier) = &door.notifier else { return };
+        if door.queue.is_empty() {
+            notifier.notify();
         }
+        door.queue.push(request);
     }
 
     pub(crate) fn drain(&self) -> Vec<Request> {
-        std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.door().queue)
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread has ended: nobody comes to the door any more.
+    pub(crate) fn close(&self) {
+        self.set_activity(Activity::Runs, Activity::Elsewhere);
+        self.set_activity(Activity::Asked, Activity::Stopped);
+        self.door().notifier = None;
+    }
+
+    /// Says what the thread does now; a request to stop stays.
+    pub(crate) fn set_activity(&self, from: Activity, to: Activity) {
+        let _ = self.activity.compare_exchange(from as u8, to as u8, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Asks the thread to stop for ever. `false`: it is not in the hub's loop.
+    pub(crate) fn ask_to_stop(&self) -> bool {
+        self.set_activity(Activity::Runs, Activity::Asked);
+        if let Some(notifier) = &self.door().notifier {
+            notifier.notify();
+        }
+        self.activity.load(Ordering::Relaxed) == Activity::Asked as u8
+    }
+
+    /// Whether the thread does nothing any more.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.activity.load(Ordering::Relaxed) == Activity::Stopped as u8
+    }
+
+    /// Stops the calling thread for ever if it was asked to.
+    pub(crate) fn stop_if_asked(&self, py: Python<'_>) {
+        if self.activity.load(Ordering::Relaxed) == Activity::Asked as u8 {
+            self.activity.store(Activity::Stopped as u8, Ordering::Relaxed);
+            py.detach(|| {
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
     }
 }
 

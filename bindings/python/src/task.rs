@@ -192,6 +192,10 @@ impl Wait for EndWait<'_> {
         self.0.is_done(py)
     }
 
+    fn needs_others(&self, hub: &'static Hub) -> bool {
+        Arc::ptr_eq(&self.0.remote, &hub.remote)
+    }
+
     fn block(&mut self, py: Python<'_>, until: Option<Instant>) -> io::Result<bool> {
         block_on_event(py, until, |waker| {
             self.add(py, waker);
@@ -434,7 +438,15 @@ fn run<'py>(
     kwargs: Option<Bound<'py, PyDict>>,
 ) -> PyResult<Py<PyAny>> {
     let task = spawn(py, r#fn, args, kwargs)?;
-    let ended = Task::wait_end(&task, None);
+    let hub = Hub::current(py)?;
+    let before = hub.set_main(Some(task.clone().unbind()));
+    let result = run_to_end(py, &task);
+    hub.set_main(before);
+    result
+}
+
+fn run_to_end(py: Python<'_>, task: &Bound<'_, Task>) -> PyResult<Py<PyAny>> {
+    let ended = Task::wait_end(task, None);
     if let Err(error) = ended {
         // A signal's, or this task's own cancellation: the function gets it, and its answer
         // counts. A second one is for the caller.
@@ -442,11 +454,11 @@ fn run<'py>(
             task.get().throw(py, error);
         } else {
             task.get().cancel(py);
-            Task::wait_end(&task, None)?;
+            Task::wait_end(task, None)?;
             task.get().state.borrow_mut(py).seen = true;
             return Err(error);
         }
-        Task::wait_end(&task, None)?;
+        Task::wait_end(task, None)?;
     }
     task.get().outcome(py)
 }

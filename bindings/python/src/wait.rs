@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use balrog_backends::{Interest, poll_once};
 use balrog_sched::{Interrupt, Limits, Scopes, Token, Wake};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::hub::{Hub, ParkError};
@@ -25,6 +26,11 @@ pub(crate) trait Wait {
 
     /// Whether it has happened; asked after `token` was woken as ready.
     fn happened(&mut self, py: Python<'_>) -> bool;
+
+    /// Whether only another stack of `hub` can make it happen.
+    fn needs_others(&self, _hub: &'static Hub) -> bool {
+        false
+    }
 
     /// The same on a thread without a hub: blocks once, until `until` at most; whether it
     /// has happened.
@@ -133,10 +139,24 @@ fn park(
     until: Option<Instant>,
 ) -> Result<bool, WaitError> {
     let mut used = None;
-    let parked = hub.park(py, until, |token| {
+    let held = hub.held(py).map_err(carry)?;
+    if let Some(depth) = held {
+        if what.needs_others(hub) {
+            return Err(carry(PyRuntimeError::new_err(format!(
+                "this task cannot wait for another one: it is {depth}, where no other may run"
+            )))
+            .into());
+        }
+        depth.warn(py).map_err(carry)?;
+    }
+    let register = |token| {
         used = Some(token);
         what.register(py, hub, token)
-    });
+    };
+    let parked = match held {
+        Some(_) => hub.hold(py, until, register),
+        None => hub.park(py, until, register),
+    };
     match parked {
         Ok(None) => Ok(true),
         Ok(Some(Wake::Ready)) => Ok(what.happened(py)),

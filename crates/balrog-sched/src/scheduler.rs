@@ -158,6 +158,21 @@ impl<S, J> Scheduler<S, J> {
         }
     }
 
+    /// Takes the first runnable stack that `is_it` picks, out of turn, and what woke it.
+    ///
+    /// For the owner of a stack that cannot be switched away from: it may not run anybody else
+    /// until its own wait has ended.
+    pub fn take_ready(&mut self, is_it: impl Fn(&S) -> bool) -> Option<Wake> {
+        let at = self
+            .ready
+            .iter()
+            .position(|runnable| matches!(runnable, Runnable::Resume(stack, _) if is_it(stack)))?;
+        match self.ready.remove(at)? {
+            Runnable::Resume(_, wake) => Some(wake),
+            Runnable::Start(_) => None,
+        }
+    }
+
     /// Whether anything is runnable now.
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -251,6 +266,23 @@ mod tests {
         assert_eq!(names(&mut scheduler), [("late", Some(Wake::Timer)), ("soon", Some(Wake::Timer))]);
         assert_eq!(scheduler.next_timer(), None);
         assert_eq!(scheduler.stale, 0);
+    }
+
+    #[test]
+    fn one_is_taken_out_of_turn() {
+        let mut scheduler = Names::new();
+        let tokens = ["a", "b", "c"].map(|name| scheduler.park(name, None));
+        scheduler.start("new");
+        assert_eq!(scheduler.take_ready(|name| *name == "b"), None);
+        for token in tokens {
+            scheduler.wake(token, Wake::Timer);
+        }
+        assert_eq!(scheduler.take_ready(|name| *name == "b"), Some(Wake::Timer));
+        assert_eq!(scheduler.take_ready(|name| *name == "b"), None);
+        assert_eq!(
+            names(&mut scheduler),
+            [("new", None), ("a", Some(Wake::Timer)), ("c", Some(Wake::Timer))]
+        );
     }
 
     #[test]

@@ -4,14 +4,12 @@ Inside ``balrog.run``, ``balrog.spawn`` or ``balrog serve`` a wait lets other ta
 anywhere else the same call simply blocks its thread.
 """
 
-import os
-
+from balrog import _lifetime
 from balrog._balrog import (
     Cancelled,
     Hub,
     Task,
     __version__,
-    _after_fork,
     at_task_end,
     current_hub,
     current_task,
@@ -79,4 +77,4 @@ __all__ = [
     "wait_writable",
 ]
 
-os.register_at_fork(after_in_child=_after_fork)
+_lifetime.install()

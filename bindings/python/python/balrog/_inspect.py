@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from balrog import _threads
-from balrog._balrog import Task, _all_tasks, _pulses, _set_observers, _watch_slow, counters
+from balrog._balrog import Task, _all_tasks, _on_interrupt, _pulses, _set_observers, _watch_slow, counters
 
 __all__ = ["Deadlock", "counters", "debug", "print_stacks"]
 
@@ -148,7 +148,14 @@ def _is_alone() -> bool:
 def _has_signal_handlers() -> bool:
     if threading.current_thread() is not threading.main_thread():
         return False
-    passive: tuple[Any, ...] = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, _on_signal, None)
+    passive: tuple[Any, ...] = (
+        signal.SIG_DFL,
+        signal.SIG_IGN,
+        signal.default_int_handler,
+        _on_interrupt,
+        _on_signal,
+        None,
+    )
     return any(signal.getsignal(number) not in passive for number in signal.valid_signals())
 
 
