@@ -54,6 +54,14 @@ bench-plaintext: ## A WSGI hello beside granian, gunicorn, bjoern, fastwsgi, uvi
 	$(setup) --venv .venv-bench --no-build runtime bench
 	$(PYTHON) bench/plaintext.py $(ARGS)
 
+.PHONY: bench-proto
+bench-proto: ## The protocol machines beside the limit of each path
+	cargo run --release --locked --quiet --manifest-path bench/proto/Cargo.toml -- $(ARGS)
+
+.PHONY: bench-proto-gate
+bench-proto-gate: ## Compare instruction counts of the hot paths with those kept (ARGS=--update keeps new ones)
+	python3 scripts/bench_proto_gate.py $(ARGS)
+
 .PHONY: lint
 lint: ## Check formatting, clippy, ruff and pyright
 	$(setup) runtime test lint
