@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,8 +15,10 @@ use slab::Slab;
 
 use crate::engine::{Current, Engine, Stack};
 use crate::foreign::Depth;
+use crate::guest::Guest;
 use crate::inspect;
 use crate::inspect::Pulse;
+use crate::loops;
 use crate::remote::{Activity, Remote, Request};
 use crate::signals::{self, Interrupts};
 use crate::task::Task;
@@ -87,6 +89,8 @@ pub(crate) struct Hub {
     turn: Cell<u32>,
     /// Tasks that have not ended.
     pub(crate) live: RefCell<Slab<Py<Task>>>,
+    /// The event loops that drive this hub, the newest last.
+    pub(crate) guests: RefCell<Vec<Py<Guest>>>,
     /// Parks of code outside of tasks.
     taskless: RefCell<Vec<Token>>,
     pub(crate) pulse: Pulse,
@@ -142,6 +146,7 @@ impl Hub {
             entry: wrap_pyfunction!(stack_main, py)?.into_any().unbind(),
             turn: Cell::new(0),
             live: RefCell::default(),
+            guests: RefCell::default(),
             taskless: RefCell::default(),
             pulse: Pulse::default(),
         }));
@@ -165,6 +170,29 @@ impl Hub {
     /// Whether a wait on this thread has to let others run.
     pub(crate) fn is_busy(&self) -> bool {
         self.runner.borrow().is_some() || !self.live.borrow().is_empty() || !self.sources.borrow().is_empty()
+    }
+
+    /// Whether a loop of this hub runs, further down the thread's stacks.
+    pub(crate) fn is_run(&self) -> bool {
+        self.runner.borrow().is_some()
+    }
+
+    /// The descriptor that is readable when something happened to what this hub watches.
+    pub(crate) fn poll_fd(&self) -> io::Result<i32> {
+        self.reactor(|reactor| Ok(reactor.as_fd().as_raw_fd()))
+    }
+
+    /// When the nearest timer is due.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        let timers = [self.scheduler.borrow().next_timer(), self.source_timers.borrow().next()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Wakes a park of this thread's.
+    pub(crate) fn wake(&self, py: Python<'_>, token: Token, wake: Wake) {
+        if self.scheduler.borrow_mut().wake(token, wake) {
+            self.tell_host(py);
+        }
     }
 
     /// The task that runs now, if any.
@@ -280,7 +308,7 @@ impl Hub {
             None => self.taskless.borrow_mut().push(token),
         }
         let result = match runner {
-            Some(runner) => Current::switch(py, &runner).map(|()| self.wake.get()),
+            Some(runner) => self.leave(py, &runner),
             None => self.run(py, &done),
         };
         match &task {
@@ -361,16 +389,20 @@ impl Hub {
             .map(|runner| Current::clone(py, runner))
     }
 
+    /// Leaves a task's stack for the runner's until it is woken. Its running loop stays with it.
+    fn leave(&self, py: Python<'_>, runner: &Stack) -> PyResult<Wake> {
+        let hidden = loops::hide(py)?;
+        let switched = Current::switch(py, runner).map(|()| self.wake.get());
+        loops::restore(py, hidden)?;
+        switched
+    }
+
     /// Runs the loop on the calling stack until `done` is set.
     fn run(&'static self, py: Python<'_>, done: &Cell<Option<Wake>>) -> PyResult<Wake> {
-        let here = Current::current(py)?;
-        let depth = self.depth.replace(Depth::now(py)?);
-        let before = self.runner.borrow_mut().replace(here);
-        let task = self.set_task(None);
         self.remote.set_activity(Activity::Elsewhere, Activity::Runs);
-        let outermost = before.is_none();
+        let outermost = self.runner.borrow().is_none();
         let interrupts = if outermost { Interrupts::take_over(py, self)? } else { None };
-        let mut result = self.turns(py, done);
+        let mut result = self.as_runner(py, || self.turns(py, done));
         if outermost {
             self.remote.set_activity(Activity::Runs, Activity::Elsewhere);
         }
@@ -378,29 +410,49 @@ impl Hub {
             let given = interrupts.give_back(py);
             result = result.and_then(|wake| given.map(|()| wake));
         }
+        result
+    }
+
+    /// Has the calling stack run others while `f` lasts.
+    fn as_runner<T>(&'static self, py: Python<'_>, f: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+        let here = Current::current(py)?;
+        let hidden = loops::hide(py)?;
+        let depth = self.depth.replace(Depth::now(py)?);
+        let before = self.runner.borrow_mut().replace(here);
+        let task = self.set_task(None);
+        let result = f();
         self.depth.set(depth);
         self.set_task(task);
         *self.runner.borrow_mut() = before;
+        loops::restore(py, hidden)?;
+        result
+    }
+
+    /// Runs `job` on a stack of its own right now, until its first wait.
+    pub(crate) fn run_now(&'static self, py: Python<'_>, job: Job) -> PyResult<()> {
+        let turn = self.turn.replace(0);
+        let result = self.as_runner(py, || self.start_stack(py, job));
+        self.turn.set(turn);
+        result
+    }
+
+    /// Runs whoever is runnable, once, after a look at what happened if `polls`.
+    pub(crate) fn turn(&'static self, py: Python<'_>, polls: bool) -> PyResult<()> {
+        let turn = self.turn.replace(TURN);
+        let result = self.as_runner(py, || {
+            if polls {
+                self.poll(py, false)?;
+            }
+            self.run_ready(py)
+        });
+        self.turn.set(turn);
         result
     }
 
     fn turns(&'static self, py: Python<'_>, done: &Cell<Option<Wake>>) -> PyResult<Wake> {
         loop {
             self.turn.set(TURN);
-            while self.turn.get() > 0 {
-                let next = self.scheduler.borrow_mut().next();
-                match next {
-                    None => break,
-                    Some(Runnable::Start(job)) => self.start_stack(py, job)?,
-                    Some(Runnable::Resume(Parked::Runner(flag), wake)) => flag.set(Some(wake)),
-                    Some(Runnable::Resume(Parked::Stack(stack, task), wake)) => {
-                        self.set_task(task);
-                        self.wake.set(wake);
-                        self.enter(py, &stack);
-                    }
-                }
-                self.turn.set(self.turn.get().saturating_sub(1));
-            }
+            self.run_ready(py)?;
             if self.interrupted.take() {
                 return Err(PyKeyboardInterrupt::new_err(()));
             }
@@ -413,6 +465,25 @@ impl Hub {
             let idle = !self.scheduler.borrow().has_ready();
             self.poll(py, idle)?;
         }
+    }
+
+    /// Runs who is runnable until the turn is over.
+    fn run_ready(&'static self, py: Python<'_>) -> PyResult<()> {
+        while self.turn.get() > 0 {
+            let next = self.scheduler.borrow_mut().next();
+            match next {
+                None => break,
+                Some(Runnable::Start(job)) => self.start_stack(py, job)?,
+                Some(Runnable::Resume(Parked::Runner(flag), wake)) => flag.set(Some(wake)),
+                Some(Runnable::Resume(Parked::Stack(stack, task), wake)) => {
+                    self.set_task(task);
+                    self.wake.set(wake);
+                    self.enter(py, &stack);
+                }
+            }
+            self.turn.set(self.turn.get().saturating_sub(1));
+        }
+        Ok(())
     }
 
     fn take_in(&self, request: Request) {
@@ -467,8 +538,7 @@ impl Hub {
         let mut timeout = Duration::ZERO;
         if idle {
             timeout = LONGEST_POLL;
-            let timers = [self.scheduler.borrow().next_timer(), self.source_timers.borrow().next()];
-            if let Some(at) = timers.into_iter().flatten().min() {
+            if let Some(at) = self.next_timer() {
                 timeout = timeout.min(at.saturating_duration_since(Instant::now()));
             }
         }

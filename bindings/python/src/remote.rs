@@ -150,7 +150,7 @@ impl Waker {
 pub(crate) fn wake(py: Python<'_>, remote: &Arc<Remote>, token: Token, wake: Wake) {
     match Hub::existing(py) {
         Some(hub) if Arc::ptr_eq(&hub.remote, remote) => {
-            hub.scheduler.borrow_mut().wake(token, wake);
+            hub.wake(py, token, wake);
         }
         _ => remote.wake(token, wake),
     }

@@ -12,6 +12,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::cell::GilCell;
+use crate::engine::{Current, Engine};
+use crate::guest::Guest;
 use crate::hub::Hub;
 use crate::inspect;
 use crate::interrupt::{Cancelled, to_py_err};
@@ -43,6 +45,44 @@ struct State {
     callbacks: Vec<Py<PyAny>>,
     at_end: Vec<Py<PyAny>>,
     locals: Option<Py<PyDict>>,
+    /// What awaits for the task in its asyncio loop.
+    host: Option<Py<PyAny>>,
+    /// The loop that awaits for the task, unless that has ended.
+    guest: Option<Py<Guest>>,
+    /// The context that the task is in.
+    context: Option<Context>,
+}
+
+/// How a task is in its context.
+pub(crate) enum Context {
+    /// It has entered it, so nobody else can.
+    Own(Py<PyAny>),
+    /// It is in it without having entered it: an asyncio task enters it as well, in turn.
+    Shared(Py<PyAny>),
+}
+
+impl Context {
+    fn enter(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            // SAFETY: a live context object; a negative result comes with an exception.
+            Self::Own(context) if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 => {
+                Err(PyErr::fetch(py))
+            }
+            Self::Own(_) => Ok(()),
+            Self::Shared(context) => Current::set_context(py, Some(context.bind(py))),
+        }
+    }
+
+    fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            // SAFETY: as above; code that left another context entered is told so.
+            Self::Own(context) if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 => {
+                Err(PyErr::fetch(py))
+            }
+            Self::Own(_) => Ok(()),
+            Self::Shared(_) => Current::set_context(py, None),
+        }
+    }
 }
 
 impl Drop for Task {
@@ -115,6 +155,8 @@ impl Task {
             let mut state = slf.get().state.borrow_mut(py);
             state.outcome = Some(outcome);
             state.locals = None;
+            state.host = None;
+            state.guest = None;
             (std::mem::take(&mut state.joiners), std::mem::take(&mut state.callbacks))
         };
         for joiner in joiners {
@@ -130,6 +172,20 @@ impl Task {
     /// The hub's other half for other threads.
     pub(crate) const fn remote(&self) -> &Arc<Remote> {
         &self.remote
+    }
+
+    pub(crate) fn set_host(&self, py: Python<'_>, host: Option<Py<PyAny>>) {
+        let before = std::mem::replace(&mut self.state.borrow_mut(py).host, host);
+        drop(before);
+    }
+
+    pub(crate) fn set_guest(&self, py: Python<'_>, guest: Option<Py<Guest>>) {
+        let before = std::mem::replace(&mut self.state.borrow_mut(py).guest, guest);
+        drop(before);
+    }
+
+    pub(crate) fn guest(&self, py: Python<'_>) -> Option<Py<Guest>> {
+        self.state.borrow(py).guest.as_ref().map(|guest| guest.clone_ref(py))
     }
 
     /// Where the task is parked, if it is.
@@ -298,6 +354,42 @@ impl Task {
         inspect::frames(slf)
     }
 
+    /// What awaits for the task in its asyncio loop.
+    #[getter(_host)]
+    fn get_host(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.state.borrow(py).host.as_ref().map(|host| host.clone_ref(py))
+    }
+
+    /// The loop that awaits for the task, unless that has ended.
+    #[getter(_guest)]
+    fn get_guest(&self, py: Python<'_>) -> Option<Py<Guest>> {
+        self.guest(py)
+    }
+
+    #[setter(_host)]
+    fn set_host_(&self, py: Python<'_>, host: Option<Py<PyAny>>) {
+        self.set_host(py, host);
+    }
+
+    /// Lets an asyncio task enter the context that this task, the running one, is in; gives it.
+    fn _share_context(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let shared = match &self.state.borrow(py).context {
+            Some(Context::Shared(context)) => return Ok(context.clone_ref(py)),
+            Some(Context::Own(context)) => context.clone_ref(py),
+            None => return Err(PyRuntimeError::new_err("the task does not run")),
+        };
+        Context::Own(shared.clone_ref(py)).leave(py)?;
+        let context = Context::Shared(shared.clone_ref(py));
+        context.enter(py)?;
+        self.state.borrow_mut(py).context = Some(context);
+        Ok(shared)
+    }
+
+    /// Raises ``error`` at the task's current wait, or its next, as often as it is called.
+    fn _throw(&self, py: Python<'_>, error: Bound<'_, PyAny>) {
+        self.throw(py, PyErr::from_value(error));
+    }
+
     /// The dictionary behind ``balrog.local`` for this task.
     #[getter]
     fn _locals<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
@@ -316,26 +408,26 @@ impl Task {
 }
 
 /// Runs `body` as `task` on the current stack: own context, end callbacks, outcome.
-///
-/// `context` is a `contextvars.Context` that nobody else has entered.
 pub(crate) fn run_as(
     py: Python<'_>,
     hub: &'static Hub,
     task: &Bound<'_, Task>,
-    context: &Bound<'_, PyAny>,
+    context: Context,
     body: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>,
 ) {
     let key = hub.live.borrow_mut().insert(task.clone().unbind());
     hub.set_task(Some(task.clone().unbind()));
-    // SAFETY: `context` is a live context object; a negative result comes with an exception.
-    let entered = unsafe { ffi::PyContext_Enter(context.as_ptr()) } == 0;
-    let outcome = if entered { body(py) } else { Err(PyErr::fetch(py)) };
-    run_at_end(py, task.get());
-    if entered {
-        // SAFETY: entered above; code that left another context entered is told so.
-        if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
-            PyErr::fetch(py).write_unraisable(py, Some(task.as_any()));
+    let outcome = match context.enter(py) {
+        Ok(()) => {
+            task.get().state.borrow_mut(py).context = Some(context);
+            body(py)
         }
+        Err(error) => Err(error),
+    };
+    run_at_end(py, task.get());
+    let context = task.get().state.borrow_mut(py).context.take();
+    if let Some(Err(error)) = context.map(|context| context.leave(py)) {
+        error.write_unraisable(py, Some(task.as_any()));
     }
     hub.set_task(None);
     drop(hub.live.borrow_mut().remove(key));
@@ -373,6 +465,9 @@ fn spawn<'py>(
 ) -> PyResult<Bound<'py, Task>> {
     let hub = Hub::current(py)?;
     let task = Bound::new(py, Task::new(&hub.remote))?;
+    if let Some(guest) = hub.guest_for_child(py)? {
+        task.get().set_guest(py, Some(guest));
+    }
     let context = copy_context(py)?.unbind();
     let (function, args, kwargs) = (r#fn.unbind(), args.unbind(), kwargs.map(Bound::unbind));
     let run = task.clone().unbind();
@@ -380,10 +475,11 @@ fn spawn<'py>(
     let queued = hub.live.borrow_mut().insert(task.clone().unbind());
     hub.start(Box::new(move |py, hub| {
         drop(hub.live.borrow_mut().remove(queued));
-        run_as(py, hub, run.bind(py), context.bind(py), |py| {
+        run_as(py, hub, run.bind(py), Context::Own(context), |py| {
             function.call(py, args.bind(py).clone(), kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
         });
     }));
+    hub.tell_host(py);
     Ok(task)
 }
 
@@ -412,7 +508,7 @@ impl Door {
         let (function, args, kwargs) = (r#fn.unbind(), args.unbind(), kwargs.map(Bound::unbind));
         let run = task.clone().unbind();
         self.remote.start(Box::new(move |py, hub| {
-            run_as(py, hub, run.bind(py), context.bind(py), |py| {
+            run_as(py, hub, run.bind(py), Context::Own(context), |py| {
                 function.call(py, args.bind(py).clone(), kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
             });
         }));

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use balrog_sched::Token;
+use balrog_sched::{Token, Wake};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -45,6 +45,26 @@ impl Waiter {
         };
         if let Some(waker) = waker {
             waker.wake(py);
+        }
+    }
+
+    /// Like [`Waiter::end`] on the waiting task's own thread, for a caller that gives the hub its
+    /// turn right after.
+    pub(crate) fn end_quietly(&self, py: Python<'_>) {
+        let waker = {
+            let mut state = self.state.borrow_mut(py);
+            state.woken = true;
+            state.waker.take()
+        };
+        match waker {
+            Some(Waker::Parked(remote, token)) => match Hub::existing(py) {
+                Some(hub) if Arc::ptr_eq(&hub.remote, &remote) => {
+                    hub.scheduler.borrow_mut().wake(token, Wake::Ready);
+                }
+                _ => remote.wake(token, Wake::Ready),
+            },
+            Some(thread) => thread.wake(py),
+            None => {}
         }
     }
 

@@ -5,7 +5,7 @@ import threading
 
 import balrog
 import pytest
-from balrog.sync import LifoQueue, PriorityQueue
+from balrog._sync import LifoQueue, PriorityQueue
 
 
 def test_a_lock_is_handed_over_in_order():

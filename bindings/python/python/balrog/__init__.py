@@ -4,6 +4,8 @@ Inside ``balrog.run``, ``balrog.spawn`` or ``balrog serve`` a wait lets other ta
 anywhere else the same call simply blocks its thread.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from balrog import _lifetime
 from balrog._balrog import (
     Cancelled,
@@ -25,8 +27,7 @@ from balrog._balrog import (
 from balrog._groups import GreenExecutor, TaskGroup, as_completed, map
 from balrog._inspect import Deadlock, counters, debug, print_stacks
 from balrog._local import local
-from balrog._threads import to_thread
-from balrog.sync import (
+from balrog._sync import (
     Barrier,
     BoundedSemaphore,
     Condition,
@@ -38,6 +39,10 @@ from balrog.sync import (
     RLock,
     Semaphore,
 )
+from balrog._threads import to_thread
+
+if TYPE_CHECKING:
+    from balrog._asyncio import as_async, await_, new_event_loop, sync
 
 __all__ = [
     "Barrier",
@@ -57,24 +62,42 @@ __all__ = [
     "Task",
     "TaskGroup",
     "__version__",
+    "as_async",
     "as_completed",
     "at_task_end",
+    "await_",
     "counters",
     "current_hub",
     "current_task",
     "debug",
     "local",
     "map",
+    "new_event_loop",
     "print_stacks",
     "run",
     "shield",
     "sleep",
     "spawn",
+    "sync",
     "tasks",
     "timeout",
     "to_thread",
     "wait_readable",
     "wait_writable",
 ]
+
+#: What needs asyncio, which takes longer to import than all else.
+_LAZY = frozenset({"as_async", "await_", "new_event_loop", "sync"})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'balrog' has no attribute {name!r}")
+    from balrog import _asyncio
+
+    value = getattr(_asyncio, name)
+    globals()[name] = value
+    return value
+
 
 _lifetime.install()

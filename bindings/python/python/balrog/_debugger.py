@@ -5,7 +5,7 @@ import pdb
 import sys
 from typing import Any
 
-from balrog.sync import RLock
+from balrog._sync import RLock
 
 __all__ = ["Pdb", "install"]
 

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from balrog._balrog import Cancelled, CancelScope, Semaphore, Task, Waiter, current_hub, current_task, shield
 from balrog._balrog import spawn as _spawn
-from balrog.sync import Condition, Queue
+from balrog._sync import Condition, Queue
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -101,6 +101,15 @@ impl Engine for Greenlet {
         Ok(())
     }
 
+    fn context(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+        let context = Self::current(py)?.into_bound(py).getattr(intern!(py, "gr_context"))?;
+        Ok(Some(context).filter(|context| !context.is_none()))
+    }
+
+    fn set_context(py: Python<'_>, context: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        Self::current(py)?.bind(py).setattr(intern!(py, "gr_context"), context)
+    }
+
     fn frame<'py>(py: Python<'py>, stack: &Self::Stack) -> PyResult<Option<Bound<'py, PyAny>>> {
         let frame = stack.bind(py).getattr(intern!(py, "gr_frame"))?;
         Ok(Some(frame).filter(|frame| !frame.is_none()))

@@ -37,6 +37,12 @@ pub(crate) trait Engine {
     /// Makes `hub` the one that goes on when `stack` ends.
     fn set_hub(py: Python<'_>, stack: &Self::Stack, hub: &Self::Stack) -> PyResult<()>;
 
+    /// The context (`contextvars.Context`) that the running stack is in, if it is in any.
+    fn context(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>>;
+
+    /// Puts the running stack into `context`, which others may be in as well, or into none.
+    fn set_context(py: Python<'_>, context: Option<&Bound<'_, PyAny>>) -> PyResult<()>;
+
     /// The innermost Python frame of a suspended stack.
     fn frame<'py>(py: Python<'py>, stack: &Self::Stack) -> PyResult<Option<Bound<'py, PyAny>>>;
 

@@ -16,7 +16,7 @@ use crate::server::log::Entry;
 use crate::server::response::StartResponse;
 use crate::server::upgrade::Upgrade;
 use crate::server::websocket;
-use crate::task::{Task, run_as};
+use crate::task::{Context, Task, run_as};
 
 /// A chunked body up to this size stays in memory.
 const IN_MEMORY: usize = 256 * 1024;
@@ -50,7 +50,7 @@ fn run(py: Python<'_>, hub: &'static Hub, conn: &Arc<Conn>, request: Request) ->
     let task = Bound::new(py, Task::new(&hub.remote))?;
     let context = conn.shared.context(py)?;
     let response = Bound::new(py, StartResponse::new(conn, request.head_only))?;
-    run_as(py, hub, &task, &context, |py| {
+    run_as(py, hub, &task, Context::Own(context.unbind()), |py| {
         let exchange = Exchange { py, hub, conn, request: &request, response: &response };
         exchange.run();
         request.body.get().finish(py);

@@ -14,7 +14,7 @@ from asgiref import sync
 from asgiref.current_thread_executor import CurrentThreadExecutor
 
 from balrog._balrog import Cancelled, current_task, shield
-from balrog.sync import Condition
+from balrog._sync import Condition
 
 
 class TaskExecutor(CurrentThreadExecutor):

@@ -17,7 +17,7 @@ from psycopg.rows import Row
 
 from balrog import to_thread
 from balrog._balrog import current_task, shield, wait_fd
-from balrog.sync import Lock
+from balrog._sync import Lock
 
 T = TypeVar("T")
 
