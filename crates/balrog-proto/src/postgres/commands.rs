@@ -155,7 +155,8 @@ impl Link<Frontend> {
         }
         if !self.machine.flow.is_idle() && self.machine.drain.is_none() {
             let limits = &self.machine.config.limits;
-            self.machine.drain = Some(limits.drain);
+            let position = self.inbox.position() + self.machine.used as u64;
+            self.machine.drain = Some(position.saturating_add(limits.drain));
             self.machine.timers.drain = limits.drain_time.map(|time| now + time);
         }
         Ok(())

@@ -33,7 +33,7 @@ pub struct Frontend {
     pub(super) timers: Timers,
     /// A cancel request is on its way: what was not in the outbox before it waits here.
     pub(super) held: Option<Vec<u8>>,
-    /// Results are dropped up to the end of what was sent; so many bytes more may come.
+    /// Results are dropped up to the end of what was sent, which must come before this position.
     pub(super) drain: Option<u64>,
     pub(super) protocol: Protocol,
     pub(super) key: Option<CancelKey>,
@@ -44,7 +44,7 @@ pub struct Frontend {
     columns: Option<usize>,
     cells: Vec<Cell>,
     /// How much of the inbox belongs to the last event.
-    used: usize,
+    pub(super) used: usize,
 }
 
 /// What came, by position: views of it are made once nothing can fail any more.
@@ -95,13 +95,12 @@ impl Frontend {
 
     fn find(&mut self, now: Instant, inbox: &mut Inbox, outbox: &mut Outbox) -> Result<Found, Error> {
         loop {
-            let used = std::mem::take(&mut self.used);
-            inbox.discard(used);
-            if let Some(left) = &mut self.drain {
-                let most = self.config.limits.drain;
-                *left = left.checked_sub(used as u64).ok_or_else(|| Error::limit(0, "drain", most))?;
+            inbox.discard(std::mem::take(&mut self.used));
+            let found = self.next(now, inbox, outbox)?;
+            if self.drain.is_some_and(|end| inbox.position() + self.used as u64 > end) {
+                return Err(Error::limit(0, "drain", self.config.limits.drain));
             }
-            if let Some(found) = self.next(now, inbox, outbox)?
+            if let Some(found) = found
                 && (self.drain.is_none() || self.is_wanted(&found, inbox))
             {
                 return Ok(found);

@@ -180,6 +180,20 @@ impl Client {
         }
     }
 
+    /// Hands everything to the connection that waits, and waits until the server sleeps over it.
+    pub fn put_to_sleep(&mut self, admin: &mut Self) {
+        while let Some(bytes) = self.link.transmit() {
+            let n = self.stream.write(bytes).unwrap();
+            self.link.transmitted(n);
+        }
+        let process = self.link.key().unwrap().process();
+        let asleep =
+            format!("select 1 from pg_stat_activity where pid = {process} and wait_event = 'PgSleep'");
+        while admin.run(&asleep).len() < 3 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// A simple query and its results, without the last `ready` of an idle session.
     pub fn run(&mut self, sql: &str) -> Vec<String> {
         self.link.query(sql).unwrap();

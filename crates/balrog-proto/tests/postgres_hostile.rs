@@ -1,0 +1,588 @@
+//! Servers that break the protocol, lie or never stop: a typed error, no panic, bounded memory.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use balrog_proto::postgres::{
+    AuthMethods, Batch, Cancel, CancelKey, Channel, ChannelBinding, Config, Frontend, Protocol, TlsAnswer,
+    TlsRequest,
+};
+use balrog_proto::{Error, Link, Step, Timer};
+use support::backend::{
+    authentication, columns, complete, config, connecting, copy_response, error, hear, message, notice,
+    parameter, poll, ready, row, sent, session, session_with,
+};
+
+/// The error that `bytes` lead to, on a session with a simple query outstanding.
+fn refused(bytes: &[u8]) -> String {
+    let mut link = session();
+    link.query("select 1").unwrap();
+    sent(&mut link);
+    let outcome = hear(&mut link, bytes);
+    // Hung up in order.
+    assert_eq!(sent(&mut link), b"X\0\0\0\x04", "{outcome:?}");
+    outcome.expect_err(&bytes.escape_ascii().to_string())
+}
+
+#[test]
+fn lengths_that_cannot_be() {
+    for length in [0_u32, 1, 2, 3, 0x8000_0000, u32::MAX] {
+        refused(&[&b"D"[..], &length.to_be_bytes()].concat());
+    }
+    // Declared, and never allocated: nothing but the header has come.
+    let mut link = session();
+    link.query("select 1").unwrap();
+    assert_eq!(hear(&mut link, b"T\x7f\xff\xff\xff"), Err("over the limit control = 4194304".into()));
+    assert_eq!(refused(b"D\x7f\xff\xff\xff"), "over the limit message = 1073741824");
+}
+
+#[test]
+fn unknown_messages_are_refused_by_their_first_bytes() {
+    for tag in 0..=u8::MAX {
+        if b"123tTnCIsGHWcZAENSDd".contains(&tag) {
+            continue;
+        }
+        assert!(refused(&[tag, 0, 0, 0, 4]).contains("unknown type"), "{tag}");
+    }
+}
+
+#[test]
+fn answers_that_fit_no_question() {
+    let query = |bytes: &[u8]| assert!(refused(bytes).contains("fit"), "{}", bytes.escape_ascii());
+    for tag in b"123ntsdc" {
+        query(&message(*tag, b""));
+    }
+    query(&row(&[None]));
+    query(&[columns(&["a"]), columns(&["a"])].concat());
+    query(&[columns(&["a"]), message(b'I', b"")].concat());
+    query(&[copy_response(b'H'), complete("COPY 1")].concat());
+    query(&[copy_response(b'H'), message(b'c', b""), message(b'd', b"x")].concat());
+    // COPY FROM is complete only after its data is.
+    query(&[copy_response(b'G'), complete("COPY 1")].concat());
+    query(&[error("ERROR", "22012", "x"), complete("SELECT 1")].concat());
+    // Nothing was asked.
+    for bytes in [complete("SELECT 1"), ready(b'I'), row(&[]), message(b'1', b"")] {
+        assert!(hear(&mut session(), &bytes).unwrap_err().contains("nothing"));
+    }
+    // Prepared statements, out of order.
+    let mut batch = Batch::new();
+    for bytes in [message(b'2', b""), complete("SELECT 0"), ready(b'I'), row(&[]), message(b't', b"\0\0")] {
+        let mut link = session();
+        batch.query("select 1", &[]).unwrap().sync();
+        link.send(&mut batch).unwrap();
+        assert!(hear(&mut link, &bytes).unwrap_err().contains("fit"));
+    }
+}
+
+#[test]
+fn bodies_that_do_not_fit_their_message() {
+    let t = columns(&["a"]);
+    for bytes in [
+        // RowDescription
+        message(b'T', b""),
+        message(b'T', b"\xff\xff"),
+        message(b'T', b"\0\x01a\0\0\0\0\0"),
+        message(b'T', b"\0\0x"),
+        message(b'T', b"\0\x01a"),
+        message(b'T', b"\0\x01a\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\x02"),
+        message(b'T', b"\x7f\xff"),
+        // CommandComplete, EmptyQueryResponse, ReadyForQuery
+        message(b'C', b"SELECT 1"),
+        message(b'C', b"SELECT 1\0x"),
+        message(b'I', b"x"),
+        [complete("SELECT 1"), message(b'Z', b"")].concat(),
+        [complete("SELECT 1"), message(b'Z', b"X")].concat(),
+        [complete("SELECT 1"), message(b'Z', b"II")].concat(),
+        // NoticeResponse, ErrorResponse, NotificationResponse, ParameterStatus
+        message(b'N', b"Mtext\0\0"),
+        message(b'E', b"SERROR\0Mno code\0\0"),
+        message(b'E', b"SERROR\0C2201\0\0"),
+        message(b'E', b""),
+        message(b'A', b"\0\0\0\x01a\0b"),
+        message(b'A', b"\0\0\0"),
+        message(b'A', b"\0\0\0\x01a\0b\0c"),
+        message(b'S', b"name\0value"),
+        message(b'S', b"name"),
+        message(b'S', b"name\0value\0more\0"),
+        // COPY
+        message(b'H', b"\0\0\x01"),
+        message(b'H', b"\x02\0\0"),
+        message(b'H', b"\0\0\x01\0\x02"),
+        message(b'H', b"\0\0\x01\0\0\0"),
+        message(b'H', b"\0\xff\xff"),
+        message(b'G', b""),
+        // DataRow
+        [&t[..], &message(b'D', b"")].concat(),
+        [&t[..], &message(b'D', b"\0")].concat(),
+        [&t[..], &message(b'D', b"\0\x01")].concat(),
+        [&t[..], &message(b'D', b"\xff\xff")].concat(),
+        [&t[..], &message(b'D', b"\0\x01\0\0\0\x05abcd")].concat(),
+        [&t[..], &message(b'D', b"\0\x01\0\0\0\x03abcd")].concat(),
+        [&t[..], &message(b'D', b"\0\x01\xff\xff\xff\xfe")].concat(),
+        [&t[..], &message(b'D', b"\0\x01\x80\0\0\0abcd")].concat(),
+        [&t[..], &message(b'D', b"\0\x01\x7f\xff\xff\xffabcd")].concat(),
+        [&t[..], &message(b'D', b"\x7f\xff\0\0\0\0")].concat(),
+        [&t[..], &row(&[None, None])].concat(),
+        [&t[..], &row(&[])].concat(),
+    ] {
+        let why = refused(&bytes);
+        assert!(why.contains("PostgreSQL"), "{why}");
+    }
+}
+
+#[test]
+fn large_rows_that_do_not_fit_their_message() {
+    let mut small = config();
+    small.limits.whole = 16;
+    let outcome = |body: &[u8]| {
+        let mut link = session_with(small.clone());
+        link.query("select 1").unwrap();
+        hear(&mut link, &[columns(&["a", "b"]), message(b'D', body)].concat())
+    };
+    let good = [&b"\0\x02\0\0\0\x0a0123456789\xff\xff\xff\xff"[..]].concat();
+    assert_eq!(
+        outcome(&good).unwrap()[1..],
+        ["piece(row(2))", "piece(column(some(10)))", "data 10", "piece(column(none))", "piece(end)"]
+    );
+    for body in [
+        &b"\0\x01\0\0\0\x0d0123456789012"[..],
+        b"\xff\xff\0\0\0\x0d0123456789012",
+        b"\0\x02\0\0\0\x0d0123456789012",
+        b"\0\x02\0\0\0\x0e0123456789012",
+        b"\0\x02\xff\xff\xff\xfe0123456789012",
+        b"\0\x02\xff\xff\xff\xff\xff\xff\xff\xff0123456789012",
+        b"\0\x02\0\0\0\x0a0123456789\0\0\0\x01",
+        b"\0\x02\0\0\0\x0a0123456789\0\0\0",
+    ] {
+        assert!(outcome(body).is_err(), "{}", body.escape_ascii());
+    }
+}
+
+#[test]
+fn logging_in_against_the_rules() {
+    let outcome = |config: &Config, bytes: &[u8]| hear(&mut connecting(config.clone()), bytes);
+    let plain = config();
+    let ok = authentication(0, b"");
+    let scram = authentication(10, b"SCRAM-SHA-256\0\0");
+    for (bytes, why) in [
+        (authentication(3, b""), "clear text"),
+        (authentication(2, b""), "Kerberos"),
+        (authentication(7, b""), "GSSAPI"),
+        (authentication(8, b"x"), "GSSAPI"),
+        (authentication(9, b""), "SSPI"),
+        (authentication(1, b""), "unknown way"),
+        (authentication(13, b""), "unknown way"),
+        (authentication(u32::MAX, b""), "unknown way"),
+        (authentication(5, b"abc"), "ends inside"),
+        (authentication(5, b"abcde"), "longer"),
+        (authentication(10, b"SCRAM-SHA-256\0"), "ends inside"),
+        (authentication(10, b"SCRAM-SHA-256\0\0\0"), "longer"),
+        (authentication(10, b"SCRAM-SHA-1\0\0"), "no SASL mechanism"),
+        (authentication(10, b"\0"), "no SASL mechanism"),
+        (authentication(10, b"SCRAM-SHA-256\0SCRAM-SHA-256-PLUS\0\0"), "without TLS"),
+        (authentication(11, b"r=x"), "out of order"),
+        (authentication(12, b"v=x"), "out of order"),
+        (authentication(0, b"x"), "longer"),
+        // It is over only when the server has proven itself.
+        ([scram.clone(), ok.clone()].concat(), "proven"),
+        ([scram.clone(), authentication(12, b"v=AAAA")].concat(), "out of order"),
+        ([scram.clone(), scram.clone()].concat(), "out of order"),
+        ([scram.clone(), authentication(3, b"")].concat(), "out of order"),
+        ([scram.clone(), authentication(11, b"r=other,s=AAAA,i=1")].concat(), "nonce"),
+        ([authentication(5, b"salt"), authentication(5, b"salt")].concat(), "out of order"),
+        ([ok.clone(), ok.clone()].concat(), "no place"),
+        (ready(b'I'), "no place"),
+        (message(b'K', b"\0\0\0\x01abcd"), "no place"),
+        (parameter("a", "b"), "no place"),
+        (row(&[]), "no place"),
+        ([ok.clone(), complete("SELECT 1")].concat(), "no place"),
+        ([ok.clone(), message(b'A', b"\0\0\0\x01a\0b\0")].concat(), "no place"),
+        ([ok.clone(), message(b'K', b"\0\0\0\x01abc")].concat(), "4 bytes"),
+        ([ok.clone(), message(b'K', b"\0\0\0\x01abcde")].concat(), "4 bytes"),
+        ([ok.clone(), message(b'K', b"\0\0\0")].concat(), "ends inside"),
+        ([ok.clone(), message(b'v', b"\0\0\0\0\0\0\0\0")].concat(), "no place"),
+        (message(b'v', b"\0\0\0\0\0\0\0\0"), "needs no negotiation"),
+        (message(b'v', b"\0\0\0\x02\0\0\0\0"), "newer protocol"),
+        (message(b'v', b"\0\x02\0\0\0\0\0\0"), "major version"),
+        (message(b'v', b"\0\0\0\0\0\0\0\x01_pq_.x\0"), "was not sent"),
+        (message(b'v', b"\0\0\0\0\x7f\xff\xff\xff"), "ends inside"),
+        (message(b'v', b"\0\0\0\0\xff\xff\xff\xff"), "negotiat"),
+    ] {
+        let refused = outcome(&plain, &bytes).unwrap_err();
+        assert!(refused.contains(why), "{}: {refused}", bytes.escape_ascii());
+    }
+    // What the log-in is not allowed to be.
+    let mut picky = config();
+    picky.require_auth = AuthMethods::SCRAM;
+    for bytes in [&ok, &authentication(3, b""), &authentication(5, b"salt")] {
+        assert!(outcome(&picky, bytes).unwrap_err().contains("require_auth"));
+    }
+    picky.require_auth = AuthMethods::MD5;
+    assert!(outcome(&picky, &scram).unwrap_err().contains("require_auth"));
+    let mut bound = config();
+    bound.channel = Channel::Tls { end_point: Some(vec![1; 32]) };
+    bound.channel_binding = ChannelBinding::Require;
+    for bytes in [&ok, &authentication(3, b""), &authentication(5, b"salt"), &scram] {
+        assert!(outcome(&bound, bytes).unwrap_err().contains("channel binding"));
+    }
+    let plus = authentication(10, b"SCRAM-SHA-256-PLUS\0\0");
+    assert_eq!(outcome(&bound, &plus), Ok(vec![]));
+    // No password at all.
+    let mut none = config();
+    none.password = None;
+    for bytes in [&authentication(5, b"salt"), &scram] {
+        assert!(outcome(&none, bytes).unwrap_err().contains("there is none"));
+    }
+}
+
+#[test]
+fn a_server_that_only_pretends_to_know_the_password() {
+    let mut link = connecting(config());
+    hear(&mut link, &authentication(10, b"SCRAM-SHA-256\0\0")).unwrap();
+    let first = String::from_utf8(sent(&mut link)).unwrap();
+    let nonce = first.rsplit_once("r=").unwrap().1.to_owned();
+    let challenge = format!("r={nonce}more,s=AAAA,i=4096");
+    assert_eq!(hear(&mut link, &authentication(11, challenge.as_bytes())), Ok(vec!["derive".into()]));
+    let signature = b"v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    assert!(hear(&mut link, &authentication(12, signature)).unwrap_err().contains("signature"));
+}
+
+#[test]
+fn the_iterations_of_scram_at_the_limit() {
+    for (iterations, ok) in [(9_999, true), (10_000, true), (10_001, false), (2_147_483_648_u64, false)] {
+        let mut config = config();
+        config.limits.scram_iterations = 10_000;
+        let mut link = connecting(config);
+        hear(&mut link, &authentication(10, b"SCRAM-SHA-256\0\0")).unwrap();
+        let first = String::from_utf8(sent(&mut link)).unwrap();
+        let nonce = first.rsplit_once("r=").unwrap().1.to_owned();
+        let challenge = format!("r={nonce}more,s=AAAA,i={iterations}");
+        let outcome = hear(&mut link, &authentication(11, challenge.as_bytes()));
+        let expected = Err("over the limit scram_iterations = 10000".into());
+        assert_eq!(outcome, if ok { Ok(vec!["derive".into()]) } else { expected });
+    }
+}
+
+#[test]
+fn nothing_goes_on_while_the_key_is_derived() {
+    let mut link = connecting(config());
+    hear(&mut link, &authentication(10, b"SCRAM-SHA-256\0\0")).unwrap();
+    let first = String::from_utf8(sent(&mut link)).unwrap();
+    let nonce = first.rsplit_once("r=").unwrap().1.to_owned();
+    link.receive(&authentication(11, format!("r={nonce}more,s=AAAA,i=1").as_bytes()));
+    let Ok(Step::Event(balrog_proto::postgres::FrontendEvent::DeriveKey(job))) =
+        link.poll_event(Instant::now())
+    else {
+        panic!("a key is needed");
+    };
+    assert!(matches!(link.poll_event(Instant::now()), Ok(Step::Paused)));
+    link.receive(&notice("early"));
+    assert!(matches!(link.poll_event(Instant::now()), Ok(Step::Paused)));
+    let key = job.finish();
+    link.key_derived(&key).unwrap();
+    assert!(link.key_derived(&key).is_err());
+    assert!(sent(&mut link).starts_with(b"p"));
+    assert_eq!(poll(&mut link), Ok(vec!["notice 00000 early".into()]));
+}
+
+#[test]
+fn protocol_3_2() {
+    let mut newest = config();
+    newest.protocol = Protocol::V3_2;
+    let key = |size: usize| message(b'K', &[&b"\0\0\0\x01"[..], &vec![9; size]].concat());
+    for (size, ok) in [(3, false), (4, true), (32, true), (256, true), (257, false)] {
+        let mut link = connecting(newest.clone());
+        let outcome = hear(&mut link, &[authentication(0, b""), key(size), ready(b'I')].concat());
+        assert_eq!(outcome.is_ok(), ok, "{size}: {outcome:?}");
+        assert!(!ok || link.protocol() == Protocol::V3_2 && link.key().unwrap().secret().len() == size);
+    }
+    // An old server: with the whole version number, or the minor one alone.
+    for version in [b"\0\x03\0\0", b"\0\0\0\0"] {
+        let mut link = connecting(newest.clone());
+        let negotiate = message(b'v', &[&version[..], b"\0\0\0\0"].concat());
+        hear(&mut link, &[negotiate, authentication(0, b""), key(4), ready(b'I')].concat()).unwrap();
+        assert_eq!(link.protocol(), Protocol::V3_0);
+    }
+    let mut link = connecting(newest.clone());
+    let negotiate = message(b'v', b"\0\0\0\0\0\0\0\0");
+    assert!(
+        hear(&mut link, &[negotiate.clone(), negotiate.clone()].concat()).unwrap_err().contains("no place")
+    );
+    let mut link = connecting(newest.clone());
+    assert!(hear(&mut link, &[negotiate, authentication(0, b""), key(32)].concat()).is_err());
+    for minor in [1, 3] {
+        let negotiate = message(b'v', &[0, 0, 0, minor, 0, 0, 0, 0]);
+        assert!(hear(&mut connecting(newest.clone()), &negotiate).unwrap_err().contains("not known"));
+    }
+    // An option that the server does not know.
+    newest.settings = vec![(b"_pq_.test".to_vec(), b"1".to_vec())];
+    let negotiate = message(b'v', b"\0\0\0\x02\0\0\0\x01_pq_.test\0");
+    assert_eq!(hear(&mut connecting(newest), &negotiate), Ok(vec![]));
+}
+
+#[test]
+fn limits_at_their_edges() {
+    type Set = fn(&mut Config);
+    // What is set to 64 bytes, whether a query is outstanding, and what sends so many.
+    let startup: Set = |config| config.limits.startup = 64;
+    let control: Set = |config| config.limits.control = 64;
+    let data: Set = |config| config.limits.message = 64;
+    let parameters: Set = |config| config.limits.parameters = 64;
+    let text = |n: usize| "x".repeat(n);
+    let error_of = |n: usize| error("ERROR", "22012", &text(n - 24));
+    assert_eq!(error_of(64).len(), 64 + 5);
+    for (name, set, bytes) in [
+        ("control", control, [error_of(63), error_of(64), error_of(65)]),
+        ("control", control, [62, 63, 64].map(|n| complete(&text(n)))),
+        ("message", data, [57, 58, 59].map(|n| [columns(&["a"]), row(&[Some(text(n).as_bytes())])].concat())),
+        (
+            "message",
+            data,
+            [63, 64, 65].map(|n| [copy_response(b'H'), message(b'd', text(n).as_bytes())].concat()),
+        ),
+        ("parameters", parameters, [60, 61, 62].map(|n| parameter("a", &text(n)))),
+    ] {
+        for (bytes, ok) in bytes.iter().zip([true, true, false]) {
+            let mut config = config();
+            set(&mut config);
+            let mut link = session_with(config);
+            link.query("select 1").unwrap();
+            let outcome = hear(&mut link, bytes);
+            assert_eq!(outcome.is_ok(), ok, "{name} {outcome:?}");
+            assert!(ok || outcome.unwrap_err().contains(&format!("over the limit {name} = 64")));
+        }
+    }
+    for (n, ok) in [(63, true), (64, true), (65, false)] {
+        let mut config = config();
+        startup(&mut config);
+        let outcome = hear(&mut connecting(config), &error("FATAL", "28000", &text(n - 24)));
+        assert_eq!(outcome.is_ok(), ok, "{outcome:?}");
+    }
+    for (n, ok) in [(9, true), (10, true), (11, false)] {
+        let mut config = config();
+        config.limits.startup_messages = 10;
+        let outcome = hear(&mut connecting(config), &notice("never ends").repeat(n));
+        assert_eq!(outcome.is_ok(), ok, "{outcome:?}");
+    }
+    // What is dropped of abandoned results: this query's are 100 bytes.
+    let result =
+        [columns(&["a"]), row(&[Some(text(42).as_bytes())]), complete("SELECT 1"), ready(b'I')].concat();
+    assert_eq!(result.len(), 100);
+    for (drain, ok) in [(99, false), (100, true), (101, true)] {
+        let mut config = config();
+        config.limits.drain = drain;
+        let mut link = session_with(config);
+        link.query("select 1").unwrap();
+        link.recover(Instant::now()).unwrap();
+        let outcome = hear(&mut link, &result);
+        assert_eq!(outcome.is_ok(), ok, "{drain}: {outcome:?}");
+    }
+}
+
+#[test]
+fn endless_notices_and_settings_cost_no_memory() {
+    let mut config = config();
+    config.limits.parameters = 4096;
+    let mut link = session_with(config);
+    link.query("select 1").unwrap();
+    let flood = [notice("again"), parameter("application_name", "x"), parameter("TimeZone", "UTC")].concat();
+    for _ in 0..10_000 {
+        assert_eq!(hear(&mut link, &flood).unwrap().len(), 3);
+        assert_eq!(link.unread(), 0);
+    }
+    // New ones every time: up to a limit.
+    let outcome =
+        (0..10_000).try_for_each(|n| hear(&mut link, &parameter(&format!("p{n}"), "x")).map(|_| ()));
+    assert!(outcome.unwrap_err().contains("parameters"));
+}
+
+#[test]
+fn deadlines() {
+    let now = Instant::now();
+    let mut link = connecting(config());
+    let at = link.poll_timeout().expect("logging in has a deadline");
+    assert!(at > now + Duration::from_secs(9) && at < now + Duration::from_secs(11));
+    assert_eq!(link.handle_timeout(at - Duration::from_millis(1)), Ok(()));
+    assert_eq!(link.handle_timeout(at), Err(Error::Timeout(Timer::Connect)));
+    assert_eq!(link.handle_timeout(now), Err(Error::Timeout(Timer::Connect)));
+    assert_eq!(session().poll_timeout(), None);
+    // A query: told once, then bounded.
+    let mut link = session();
+    let unit = link.query("select 1").unwrap();
+    link.set_deadline(unit, Some(now));
+    assert_eq!(link.poll_timeout(), Some(now));
+    link.handle_timeout(now).unwrap();
+    assert_eq!(poll(&mut link), Ok(vec!["deadlinepassed(unit(0))".into()]));
+    assert_eq!(poll(&mut link), Ok(vec![]));
+    let end = now + Duration::from_secs(5);
+    assert_eq!(link.poll_timeout(), Some(end));
+    assert_eq!(link.handle_timeout(end - Duration::from_millis(1)), Ok(()));
+    assert_eq!(link.handle_timeout(end), Err(Error::Timeout(Timer::Query)));
+    // Over in time: nothing is left of it.
+    let mut link = session();
+    let unit = link.query("select 1").unwrap();
+    link.set_deadline(unit, Some(now));
+    link.handle_timeout(now).unwrap();
+    hear(&mut link, &[complete("SELECT 1"), ready(b'I')].concat()).unwrap();
+    assert_eq!(link.poll_timeout(), None);
+    link.set_deadline(unit, Some(now));
+    assert_eq!(link.poll_timeout(), None);
+    // Without a time to cancel, there is only the event.
+    let mut config = config();
+    config.limits.cancel_time = None;
+    let mut link = session_with(config);
+    let unit = link.query("select 1").unwrap();
+    link.set_deadline(unit, Some(now));
+    link.handle_timeout(now).unwrap();
+    assert_eq!(link.poll_timeout(), None);
+}
+
+#[test]
+fn how_a_connection_can_end() {
+    let end = |link: &mut Link<Frontend>| {
+        link.receive_eof();
+        poll(link)
+    };
+    assert!(end(&mut connecting(config())).unwrap_err().contains("head"));
+    assert!(end(&mut session()).unwrap_err().contains("before a message"));
+    let mut link = session();
+    let unit = link.query("select 1").unwrap();
+    assert!(link.is_unsent(unit));
+    link.receive_eof();
+    let error = link.poll_event(Instant::now()).unwrap_err();
+    assert!(error.safe_to_retry(), "{error}");
+    // One byte of it gone, and who knows.
+    let mut link = session();
+    let unit = link.query("select 1").unwrap();
+    sent(&mut link);
+    assert!(!link.is_unsent(unit));
+    link.receive_eof();
+    assert!(!link.poll_event(Instant::now()).unwrap_err().safe_to_retry());
+    let mut link = session();
+    link.query("select 1").unwrap();
+    hear(&mut link, &columns(&["a"])[..7]).unwrap();
+    assert!(end(&mut link).unwrap_err().contains("body"));
+    // After a fatal error, and after we ended it, an end is an end.
+    let mut link = session();
+    assert_eq!(hear(&mut link, &error_message()).unwrap(), ["error 57P01 down", "over"]);
+    assert_eq!(end(&mut link), Ok(vec!["over".into()]));
+    let mut link = session();
+    link.terminate();
+    assert_eq!(sent(&mut link), b"X\0\0\0\x04");
+    assert_eq!(end(&mut link), Ok(vec!["over".into()]));
+    assert!(!link.interest().read);
+}
+
+fn error_message() -> Vec<u8> {
+    error("FATAL", "57P01", "down")
+}
+
+#[test]
+fn asking_for_tls() {
+    let ask = |required, answer: &[u8], eof| {
+        let now = Instant::now();
+        let mut link = Link::new(TlsRequest::new(required, Some(Duration::from_secs(1))));
+        assert_eq!(link.poll_event(now), Ok(Step::NeedInput));
+        assert_eq!(link.transmit(), Some(&b"\0\0\0\x08\x04\xd2\x16\x2f"[..]));
+        link.transmitted(8);
+        assert_eq!(link.poll_timeout(), Some(now + Duration::from_secs(1)));
+        link.receive(answer);
+        if eof {
+            link.receive_eof();
+        }
+        let outcome = link.poll_event(now);
+        if outcome.is_ok() {
+            assert_eq!((link.poll_timeout(), link.unread()), (None, 0));
+            assert_eq!(link.poll_event(now), Ok(Step::Paused));
+            assert!(!link.interest().read, "the next byte belongs to TLS");
+        }
+        outcome.map_err(|error| error.to_string())
+    };
+    assert_eq!(ask(true, b"S", false), Ok(Step::Event(TlsAnswer::Accepted)));
+    assert_eq!(ask(false, b"N", false), Ok(Step::Event(TlsAnswer::Refused)));
+    assert!(ask(true, b"N", false).unwrap_err().contains("refuses"));
+    // Bytes in the clear that would be taken for the session's.
+    for answer in [&b"SS"[..], b"NR", b"S\x16\x03", b"ER"] {
+        assert!(ask(false, answer, false).unwrap_err().contains("between"));
+    }
+    // What an unknown server writes is not shown.
+    let fake = [&b"E"[..], b"\0\0\0\x20SFATAL\0Mcall this number\0\0"].concat();
+    assert!(!ask(false, &fake, false).unwrap_err().contains("number"));
+    assert!(ask(false, b"E", false).unwrap_err().contains("error"));
+    for answer in [b"s", b"n", b"\0", b"R"] {
+        assert!(ask(false, answer, false).unwrap_err().contains("neither"));
+    }
+    assert!(ask(false, b"", true).is_err());
+    // After the answer, before TLS has the connection.
+    let mut link = Link::new(TlsRequest::new(true, None));
+    link.poll_event(Instant::now()).unwrap();
+    link.receive(b"S");
+    link.poll_event(Instant::now()).unwrap();
+    link.receive(b"R");
+    assert!(link.poll_event(Instant::now()).is_err());
+    // Refused: the session goes on where it is, if nothing has come.
+    let mut link = Link::new(TlsRequest::new(false, None));
+    link.poll_event(Instant::now()).unwrap();
+    link.transmitted(8);
+    link.receive(b"N");
+    link.poll_event(Instant::now()).unwrap();
+    let frontend = || Frontend::new(config(), &mut |bytes: &mut [u8]| bytes.fill(7)).unwrap();
+    let mut link = link.replace(frontend());
+    assert_eq!(poll(&mut link), Ok(vec![]));
+    assert_eq!(sent(&mut link), b"\0\0\0\x11\0\x03\0\0user\0me\0\0");
+    let mut early = Link::new(frontend());
+    early.receive(&authentication(0, b""));
+    assert!(poll(&mut early).unwrap_err().contains("before the start-up"));
+}
+
+#[test]
+fn a_cancel_request_is_not_answered() {
+    let now = Instant::now();
+    for size in [4, 32, 256] {
+        let key = CancelKey::new(1, &vec![9; size]).unwrap();
+        let mut link = Link::new(Cancel::new(key, Some(Duration::from_secs(5))));
+        assert_eq!(link.poll_event(now), Ok(Step::NeedInput));
+        assert_eq!(link.unsent(), 12 + size);
+        assert_eq!(link.segments().flatten().nth(3), Some(&(12_usize + size).to_be_bytes()[7]));
+        link.transmitted(12 + size);
+        let late = link.poll_timeout().unwrap();
+        assert_eq!(link.handle_timeout(late), Err(Error::Timeout(Timer::Query)));
+    }
+    let mut link = Link::new(Cancel::new(CancelKey::new(1, b"abcd").unwrap(), None));
+    link.poll_event(now).unwrap();
+    link.receive(b"E");
+    assert!(link.poll_event(now).is_err());
+    for size in [0, 3, 257] {
+        assert!(CancelKey::new(1, &vec![9; size]).is_err());
+    }
+}
+
+#[test]
+fn commands_at_the_wrong_time_change_nothing() {
+    let mut batch = Batch::new();
+    batch.query("select 1", &[]).unwrap().sync();
+    let mut link = connecting(config());
+    let now = Instant::now();
+    assert!(link.query("select 1").is_err());
+    assert!(link.send(&mut batch).is_err());
+    assert!(link.copy_data(b"x").is_err() && link.copy_done().is_err() && link.copy_fail("x").is_err());
+    assert!(link.recover(now).is_err());
+    assert!(link.cancel(balrog_proto::postgres::Unit(0)).is_err());
+    assert!(!batch.is_empty());
+    assert_eq!(link.unsent(), 0);
+    let mut link = session();
+    assert!(link.query("select '\0'").is_err());
+    assert!(link.copy_data(b"x").is_err());
+    assert_eq!((link.unsent(), link.running()), (0, None));
+    link.recover(now).unwrap();
+    assert!(link.is_idle());
+    link.query("copy t from stdin").unwrap();
+    hear(&mut link, &copy_response(b'G')).unwrap();
+    assert!(link.query("select 1").is_err() && link.send(&mut batch).is_err());
+    assert!(link.copy_fail("because\0").is_err());
+    link.copy_data(b"1\n").unwrap();
+    link.copy_done().unwrap();
+    assert!(link.copy_data(b"x").is_err());
+    link.query("select 1").unwrap();
+}
