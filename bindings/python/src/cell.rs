@@ -26,6 +26,11 @@ impl<T> GilCell<T> {
         self.0.borrow_mut()
     }
 
+    /// For a collection of garbage, which holds the lock but has no token. `None` while borrowed.
+    pub(crate) fn collecting(&self) -> Option<Ref<'_, T>> {
+        self.0.try_borrow().ok()
+    }
+
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use balrog_sched::{Scopes, Token, Wake};
-use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PyTimeoutError, PyValueError};
+use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -36,8 +37,10 @@ struct State {
     name: Option<String>,
     scopes: Scopes,
     parked: Option<Token>,
+    /// How often it has been parked.
+    waits: u64,
     thrown: Option<PyErr>,
-    outcome: Option<PyResult<Py<PyAny>>>,
+    outcome: Option<Outcome>,
     /// Whether somebody has seen the outcome; an error that nobody sees is reported.
     seen: bool,
     joiners: Vec<Waker>,
@@ -85,19 +88,26 @@ impl Context {
     }
 }
 
+/// The function's result, or the exception that ended it.
+type Outcome = Result<Py<PyAny>, Py<PyBaseException>>;
+
 impl Drop for Task {
     fn drop(&mut self) {
         let id = self.id;
         let state = self.state.get_mut();
         let Some(Err(error)) = state.outcome.take().filter(|_| !state.seen) else { return };
         let name = state.name.take().unwrap_or_else(|| format!("Task-{id}"));
-        Python::attach(|py| {
-            // Cancelling a task and forgetting it is nothing to report.
-            if !error.is_instance_of::<Cancelled>(py) {
-                let about = format!("balrog task {name}, which nobody joined").into_pyobject(py);
-                error.write_unraisable(py, about.ok().as_ref().map(Bound::as_any));
-            }
-        });
+        Python::attach(|py| report(py, &name, error));
+    }
+}
+
+/// Tells of an exception that nobody has seen.
+fn report(py: Python<'_>, name: &str, error: Py<PyBaseException>) {
+    let error = PyErr::from_value(error.into_bound(py).into_any());
+    // Cancelling a task and forgetting it is nothing to report.
+    if !error.is_instance_of::<Cancelled>(py) {
+        let about = format!("balrog task {name}, which nobody joined").into_pyobject(py);
+        error.write_unraisable(py, about.ok().as_ref().map(Bound::as_any));
     }
 }
 
@@ -117,7 +127,9 @@ impl Task {
     }
 
     pub(crate) fn set_parked(&self, py: Python<'_>, token: Option<Token>) {
-        self.state.borrow_mut(py).parked = token;
+        let mut state = self.state.borrow_mut(py);
+        state.waits += u64::from(token.is_some());
+        state.parked = token;
     }
 
     /// An exception that is to be raised at the task's next wait.
@@ -153,7 +165,7 @@ impl Task {
         let py = slf.py();
         let (joiners, callbacks) = {
             let mut state = slf.get().state.borrow_mut(py);
-            state.outcome = Some(outcome);
+            state.outcome = Some(outcome.map_err(|error| error.into_value(py)));
             state.locals = None;
             state.host = None;
             state.guest = None;
@@ -214,7 +226,7 @@ impl Task {
         state.seen = true;
         match &state.outcome {
             Some(Ok(value)) => Ok(value.clone_ref(py)),
-            Some(Err(error)) => Err(error.clone_ref(py)),
+            Some(Err(error)) => Err(PyErr::from_value(error.bind(py).clone().into_any())),
             None => Err(PyRuntimeError::new_err("the task has not ended")),
         }
     }
@@ -273,6 +285,12 @@ impl Task {
         self.state.borrow_mut(py).name = Some(name);
     }
 
+    /// How many waits have let other tasks run so far, the present one included.
+    #[getter]
+    fn waits(&self, py: Python<'_>) -> u64 {
+        self.state.borrow(py).waits
+    }
+
     /// Waits for the end and gives the function's result, or raises its exception.
     ///
     /// ``timeout`` is in seconds; ``None`` waits as long as it takes. Raises ``TimeoutError``
@@ -328,7 +346,7 @@ impl Task {
         state.seen = true;
         match &state.outcome {
             Some(Ok(_)) => Ok(None),
-            Some(Err(error)) => Ok(Some(error.clone_ref(py).into_value(py).into_any())),
+            Some(Err(error)) => Ok(Some(error.clone_ref(py).into_any())),
             None => Err(PyRuntimeError::new_err("the task has not ended")),
         }
     }
@@ -395,6 +413,28 @@ impl Task {
     fn _locals<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
         let mut state = self.state.borrow_mut(py);
         state.locals.get_or_insert_with(|| PyDict::new(py).unbind()).bind(py).clone()
+    }
+
+    // An exception's traceback leads to the frames of those who joined, and they to the task.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(state) = self.state.collecting() else { return Ok(()) };
+        match &state.outcome {
+            Some(Ok(value)) => visit.call(value),
+            Some(Err(error)) => visit.call(error),
+            None => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        Python::attach(|py| {
+            let (outcome, seen) = {
+                let mut state = self.state.borrow_mut(py);
+                (state.outcome.take(), state.seen)
+            };
+            if let Some(Err(error)) = outcome.filter(|_| !seen) {
+                report(py, &self.name(py), error);
+            }
+        });
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {

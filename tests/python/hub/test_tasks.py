@@ -1,5 +1,6 @@
 """Green tasks: results, errors, time, cancellation, context."""
 
+import contextlib
 import contextvars
 import gc
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import balrog
 import pytest
@@ -323,3 +325,41 @@ def _source(function):
     import textwrap
 
     return textwrap.dedent(inspect.getsource(function))
+
+
+def test_a_failed_task_is_not_kept_alive_by_its_own_traceback():
+    class Held:
+        pass
+
+    def main():
+        def fails(held):
+            balrog.sleep(0)
+            raise KeyError("lost")
+
+        held = Held()
+        alive = weakref.ref(held)
+        task = balrog.spawn(fails, held)
+        del held
+        # The exception now leads to this frame, which leads to the task, which has the exception.
+        with contextlib.suppress(KeyError):
+            task.result()
+        return alive
+
+    alive = balrog.run(main)
+    gc.collect()
+    assert alive() is None
+
+
+def test_waits_are_counted():
+    def waiter():
+        balrog.sleep(0)
+        balrog.sleep(0.001)
+        balrog.Event().wait(0.001)
+
+    def main():
+        task = balrog.spawn(waiter)
+        before = task.waits
+        task.join()
+        return before, task.waits
+
+    assert balrog.run(main) == (0, 3)
