@@ -18,9 +18,11 @@ from psycopg.pq import TransactionStatus
 from balrog._balrog import Waiter, shield
 from balrog.psycopg.connection import Connection
 
-#: How often those who wait look for a connection that its holder can spare, in seconds. Only a safety
-#: net: holders offer theirs after each statement when somebody waits.
+#: How often the first in the queue looks for a connection that its holder can spare, in seconds. Only a
+#: safety net: holders offer theirs after each statement when somebody waits.
 LOOK_AGAIN = 0.5
+#: How often the others find out whether they are the first.
+LOOK_UP = 2.0
 
 
 class PoolTimeout(OperationalError):
@@ -51,7 +53,9 @@ class Pool:
     ----------
     connect: a connection string, or a function that makes a new connection.
     max_size: most connections, those being opened included.
-    timeout: seconds that ``getconn`` waits; then ``PoolTimeout``.
+    timeout: seconds that ``getconn`` waits at most; then ``PoolTimeout``.
+    stall_timeout: the same when for so many seconds no connection at all was handed on: a long queue that
+        moves is worth waiting in, one that stands still may do so for ever.
     max_idle: seconds after which an unused connection is closed instead of used.
     max_lifetime: seconds, give or take a tenth, after which a connection is replaced.
     check_idle: a connection unused for so many seconds is asked whether it still works.
@@ -63,7 +67,8 @@ class Pool:
         connect: Callable[[], Connection[Any]] | str = "",
         *,
         max_size: int = 20,
-        timeout: float = 5.0,
+        timeout: float = 30.0,
+        stall_timeout: float = 5.0,
         max_idle: float = 600.0,
         max_lifetime: float = 3600.0,
         check_idle: float = 30.0,
@@ -74,6 +79,7 @@ class Pool:
         self._connect = (lambda: Connection.connect(connect)) if isinstance(connect, str) else connect
         self.max_size = max_size
         self.timeout = timeout
+        self.stall_timeout = stall_timeout
         self.max_idle = max_idle
         self.max_lifetime = max_lifetime
         self.check_idle = check_idle
@@ -85,6 +91,8 @@ class Pool:
         self._pid = os.getpid()
         self._idle: deque[tuple[Any, float]] = deque()
         self._waiting: deque[_Place] = deque()
+        #: When somebody who waited was served.
+        self._moved = 0.0
         self._size = self._opened = self._dropped = self._timeouts = 0
         self.closed = False
 
@@ -131,8 +139,8 @@ class Pool:
         """A connection for the caller alone, until ``putconn``.
 
         ``spare()`` may give one that its holder does not need now; it must not wait. Raises
-        ``PoolTimeout`` after ``timeout`` seconds (the pool's own unless given), or what opening
-        a connection raises.
+        ``PoolTimeout`` after ``timeout`` seconds (the pool's own unless given) or after
+        ``stall_timeout``, or what opening a connection raises.
         """
         if self._pid != os.getpid():
             # The sockets belong to the parent: neither use nor close them here.
@@ -156,26 +164,34 @@ class Pool:
             if found is None:  # there is room for a new one
                 return self._open()
             connection, since = found
-            if self._usable(connection, since):
+            usable = False
+            try:
+                usable = self.usable(connection, since)
+            finally:
+                if not usable:
+                    self._drop(connection)
+                    self._make_room()
+            if usable:
                 return connection
-            self._drop(connection)
-            self._make_room()
 
     def _wait(
         self, place: _Place, until: float, limit: float, spare: Callable[[], Any] | None
     ) -> tuple[Any, float] | None:
         try:
             while not place.waiter.woken:
-                left = until - time.monotonic()
+                now = time.monotonic()
+                stalled = max(place.since, self._moved) + self.stall_timeout
+                left = min(until, stalled) - now
                 if spare is not None and (spared := self._spared(place, spare)) is not None:
                     return spared, time.monotonic()
-                if place.waiter.wait(max(min(left, LOOK_AGAIN) if spare else left, 0)):
+                if place.waiter.wait(max(min(left, self._pause(place)) if spare else left, 0)):
                     break
                 if left <= 0 and self._leave(place):
                     with self._lock:
                         self._timeouts += 1
+                    waited = limit if until <= stalled else self.stall_timeout
                     raise PoolTimeout(
-                        f"no connection became free within {limit:g} s: all {self.max_size} are in use and "
+                        f"no connection became free within {waited:g} s: all {self.max_size} are in use and "
                         f"{self.waiting} others wait; raise the pool's max_size, or hold connections for less "
                         "time (a task that waits for others inside a transaction holds one)"
                     )
@@ -193,6 +209,10 @@ class Pool:
             raise OperationalError("the pool was closed meanwhile")
         return None if place.connection is None else (place.connection, time.monotonic())
 
+    def _pause(self, place: _Place) -> float:
+        with self._lock:
+            return LOOK_AGAIN if self._waiting and self._waiting[0] is place else LOOK_UP
+
     def _spared(self, place: _Place, spare: Callable[[], Any]) -> Any:
         """For the first in the queue: a connection that its holder does not need."""
         with self._lock:
@@ -200,8 +220,13 @@ class Pool:
                 return None
             spared = spare()
             if spared is not None:
-                self._waiting.popleft()
+                self._next()
             return spared
+
+    def _next(self) -> _Place:
+        """The first in the queue, who is served now."""
+        self._moved = time.monotonic()
+        return self._waiting.popleft()
 
     def _leave(self, place: _Place) -> bool:
         with self._lock:
@@ -211,7 +236,8 @@ class Pool:
                 return False
             return True
 
-    def _usable(self, connection: Any, since: float) -> bool:
+    def usable(self, connection: Any, since: float) -> bool:
+        """Whether a connection that nobody has used ``since`` then still works; may ask the server."""
         now = time.monotonic()
         unused = now - since
         if connection.closed or unused > self.max_idle or now > connection._expires:
@@ -226,10 +252,6 @@ class Pool:
                     connection.rollback()
             except Error:
                 return False
-            except BaseException:
-                self._drop(connection)
-                self._make_room()
-                raise
         return True
 
     def _open(self) -> Any:
@@ -278,7 +300,7 @@ class Pool:
         old = None
         with self._lock:
             if self._waiting:
-                place = self._waiting.popleft()
+                place = self._next()
                 place.connection = connection
             else:
                 place = None
@@ -298,7 +320,7 @@ class Pool:
             if not self._waiting:
                 self._size -= 1
                 return
-            place = self._waiting.popleft()
+            place = self._next()
         place.waiter.wake()
 
     def _drop(self, connection: Any) -> None:
@@ -325,9 +347,10 @@ class Pool:
 class _Place:
     """A place in the queue. Woken without a connection, its owner may open one."""
 
-    __slots__ = ("connection", "refused", "waiter")
+    __slots__ = ("connection", "refused", "since", "waiter")
 
     def __init__(self) -> None:
         self.waiter = Waiter()
+        self.since = time.monotonic()
         self.connection: Any = None
         self.refused = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from types import SimpleNamespace
@@ -41,6 +42,9 @@ STATELESS = re.compile(
 )
 #: ... and those in which one of these occurs.
 SESSION = re.compile(r"advisory_lock|set_config|setseed|currval|lastval|pg_temp|\btemp(?:orary)?\b", re.I)
+
+#: A connection that was left alone for longer, in seconds, is looked at before the next statement.
+RESTED = 0.05
 
 _pools: dict[str, balrog.psycopg.Pool] = {}
 #: Per thread: wrappers that hold a pooled connection, in the order of taking.
@@ -132,6 +136,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         #: Server-side cursors: their rows are still on the server.
         self._named: list[weakref.ref[Any]] = []
         self._source: Any = None
+        #: When the last statement ended.
+        self._used = 0.0
 
     def _task_pool(self) -> balrog.psycopg.Pool:
         settings = self.settings_dict
@@ -209,7 +215,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.health_check_enabled = self.settings_dict["CONN_HEALTH_CHECKS"]
         self.health_check_done = True
         self.connection = connection
-        self._source, self._leased = pool, True
+        self._source, self._leased, self._used = pool, True, time.monotonic()
         holders()[id(self)] = self
         self.autocommit = True
         if not connection._announced:
@@ -264,6 +270,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def offer(self) -> None:
         """After a statement: let somebody who waits have the connection."""
+        self._used = time.monotonic()
         if self._leased and self._source.waiting and self.can_spare():
             self._source.putconn(self._part())
 
@@ -284,9 +291,22 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.health_check_done = True
 
     def _cursor(self, name: str | None = None) -> Any:
-        if self._leased and not self.in_atomic_block and self.connection.closed:  # pyright: ignore[reportOptionalMemberAccess]
-            self.close()  # the session has died: a task that lives on gets another
+        if self._leased and not self.in_atomic_block and self._has_died():
+            self.connection.close()  # pyright: ignore[reportOptionalMemberAccess]  # so the pool drops it
+            self.close()  # a task that lives on gets another
         return super()._cursor(name)
+
+    def _has_died(self) -> bool:
+        """Whether the session has ended, as far as can be told.
+
+        While a task waits for something else its connection may as well lie in the pool, so it is looked at as if it
+        had. Not where it holds something for the task: that is lost, and the next statement says so.
+        """
+        connection = self.connection
+        if connection.closed:  # pyright: ignore[reportOptionalMemberAccess]
+            return True
+        rested = time.monotonic() - self._used > RESTED
+        return rested and self.can_spare() and not self._source.usable(connection, self._used)
 
     def _close(self) -> None:
         if not self._leased:

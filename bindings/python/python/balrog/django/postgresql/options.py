@@ -1,11 +1,11 @@
-"""Options of the pool: ``OPTIONS = {"balrog_pool": {"max_size": 20, "timeout": 5}}``."""
+"""Options of the pool: ``OPTIONS = {"balrog_pool": {"max_size": 20, "timeout": 30}}``."""
 
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
 #: Those of ``balrog.psycopg.Pool``.
-KNOWN = {"max_size", "timeout", "max_idle", "max_lifetime", "check_idle"}
+KNOWN = {"max_size", "timeout", "stall_timeout", "max_idle", "max_lifetime", "check_idle"}
 #: Options of psycopg_pool that have no meaning here: there are no worker threads, and connections are
 #: opened when needed.
 IGNORED = {"min_size", "open", "name", "num_workers", "reconnect_timeout", "check", "close_returns"}
