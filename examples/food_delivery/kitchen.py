@@ -4,9 +4,12 @@
     kitchen.py --port 8001 --delay 0.5
 
 An own small server on asyncio, since it must hold thousands of orders at once and cost next to nothing beside the
-site that it serves. ``GET /stats`` tells how many orders are open, were open at the peak, and were served;
-``POST /reset`` forgets that. ``POST /fault?mode=MODE`` spoils the answers to orders from then on, for tests: ``none``,
-``busy`` (503), ``stall`` (no answer), ``rubbish`` (no HTTP), ``not-json``, ``die`` (closes in mid-body).
+site that it serves. ``GET /stats`` tells how many orders are open, were open at the peak, and were served, and how many
+connections there are; ``POST /reset`` forgets the peak and the served.
+
+For tests: ``POST /hold?orders=N`` lets no order be done before N of them are here at once. ``POST /hang-up`` closes
+every idle connection. ``POST /fault?mode=MODE`` spoils the answers to orders from then on: ``none``, ``busy`` (503),
+``stall`` (no answer), ``rubbish`` (no HTTP), ``not-json``, ``die`` (closes in mid-body).
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ class Kitchen:
     def __init__(self, delay: float) -> None:
         self.delay = delay
         self.fault = "none"
+        self.connections: set[Connection] = set()
+        #: How many orders have to be here before the first one is done, and those that are done but for this.
+        self.quorum = 0
+        self.held: list[Connection] = []
         self.open = 0
         self.peak = 0
         self.served = 0
@@ -35,6 +42,11 @@ class Kitchen:
     def began(self) -> None:
         self.open += 1
         self.peak = max(self.peak, self.open)
+        if self.quorum and self.open >= self.quorum:
+            self.quorum = 0
+            held, self.held = self.held, []
+            for connection in held:
+                connection.ready()
 
     def ended(self, served: bool) -> None:
         self.open -= 1
@@ -47,16 +59,21 @@ class Connection(asyncio.Protocol):
     def __init__(self, kitchen: Kitchen) -> None:
         self.kitchen = kitchen
         self.buffer = b""
+        self.order: dict[str, list[str]] = {}
         self.cooking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.kitchen.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.kitchen.connections.discard(self)
         if self.cooking:
             self.cooking.cancel()
             self.cooking = None
+            if self in self.kitchen.held:
+                self.kitchen.held.remove(self)
             self.kitchen.ended(served=False)
 
     def data_received(self, data: bytes) -> None:
@@ -89,22 +106,35 @@ class Connection(asyncio.Protocol):
         kitchen = self.kitchen
         match method, url.path:
             case "POST", "/orders":
-                order = parse_qs(body.decode())
-                kitchen.began()
+                self.order = parse_qs(body.decode())
                 delay = 3600.0 if kitchen.fault == "stall" else kitchen.delay
-                self.cooking = asyncio.get_running_loop().call_later(delay, self.ready, order)
+                self.cooking = asyncio.get_running_loop().call_later(delay, self.ready)
+                kitchen.began()
             case "GET", "/stats":
-                self.answer(200, {"open": kitchen.open, "peak": kitchen.peak, "served": kitchen.served})
+                stats = {name: getattr(kitchen, name) for name in ("open", "peak", "served")}
+                self.answer(200, stats | {"connections": len(kitchen.connections)})
             case "POST", "/reset":
                 kitchen.peak, kitchen.served = kitchen.open, 0
                 self.answer(200, {})
             case "POST", "/fault":
                 kitchen.fault = parse_qs(url.query)["mode"][0]
                 self.answer(200, {"fault": kitchen.fault})
+            case "POST", "/hold":
+                kitchen.quorum = int(parse_qs(url.query)["orders"][0])
+                self.answer(200, {"quorum": kitchen.quorum})
+            case "POST", "/hang-up":
+                for connection in kitchen.connections - {self}:
+                    if not connection.cooking:
+                        connection.transport.close()
+                # Behind the closes, which the loop has only queued.
+                asyncio.get_running_loop().call_soon(self.answer, 200, {})
             case _:
                 self.answer(404, {"error": "no such thing here"})
 
-    def ready(self, order: dict[str, list[str]]) -> None:
+    def ready(self) -> None:
+        if self.kitchen.quorum:
+            self.kitchen.held.append(self)
+            return
         self.cooking = None
         self.kitchen.ended(served=True)
         match self.kitchen.fault:
@@ -119,7 +149,7 @@ class Connection(asyncio.Protocol):
                 self.transport.write(b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n{")
                 self.transport.close()
             case _:
-                self.answer(201, {"mins": 15 + int(order["id"][0]) % 30})
+                self.answer(201, {"mins": 15 + int(self.order["id"][0]) % 30})
         if self.buffer:
             self.next_request()
 

@@ -29,12 +29,20 @@ class Kitchen(Service):
         self.wait_for_port(("127.0.0.1", self.port))
 
     def stats(self) -> dict[str, int]:
-        """Orders ``open`` now, open at the ``peak``, and ``served``."""
+        """Orders ``open`` now, open at the ``peak``, and ``served``; ``connections``, this question's own included."""
         return self._ask("GET", "/stats")
 
     def reset(self) -> None:
         """Forgets the peak and the number served."""
         self._ask("POST", "/reset")
+
+    def hold(self, orders: int) -> None:
+        """Lets no order be done before so many are in the kitchen at once."""
+        self._ask("POST", f"/hold?orders={orders}")
+
+    def hang_up(self) -> None:
+        """Closes all idle connections."""
+        self._ask("POST", "/hang-up")
 
     def fault(self, mode: str) -> None:
         """Spoils the answers from now on; see kitchen.py for the modes."""
@@ -60,10 +68,10 @@ def manage(arguments: list[str], env: dict[str, str]) -> str:
     return done.stdout
 
 
-def serve(env: dict[str, str], port: int = 0, core: int | None = None) -> Service:
+def serve(env: dict[str, str], port: int = 0, core: int | None = None, application: str = APPLICATION) -> Service:
     """``balrog serve`` with one worker."""
     port = port or free_port()
-    command = [sys.executable, "-m", "balrog", "serve", APPLICATION, "--bind", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "balrog", "serve", application, "--bind", f"127.0.0.1:{port}"]
     site = Service("balrog serve", command, env=env, cwd=HERE, core=core)
     return site.wait_for_port(("127.0.0.1", port))
 

@@ -1,15 +1,19 @@
-"""Around the kitchen service: orders made ready for it, and its failures turned into answers."""
+"""Around the kitchen service: orders made ready for it, and failures turned into answers."""
 
 import functools
+import logging
 
 import balrog
 import requests
 from django.conf import settings
 from django.core.exceptions import BadRequest
+from django.db import OperationalError
 from django.http import JsonResponse
 
 from delivery.forms import OrderForm
 from delivery.models import Order
+
+logger = logging.getLogger(__name__)
 
 
 class KitchenError(Exception):
@@ -31,8 +35,12 @@ def kitchen_error(resp: requests.Response):
     raise KitchenError(f"the kitchen answered {resp.status_code}")
 
 
-def kitchen_answers(view):
-    """Wraps a view: a kitchen that fails is 502 Bad Gateway, one that takes too long 504 Gateway Timeout."""
+def failures_answered(view):
+    """Wraps a view: what goes wrong around it gets an answer.
+
+    A kitchen that fails is 502 Bad Gateway, one that takes too long 504 Gateway Timeout; a database that is away, or
+    whose connections are all in use for longer than the pool waits, is 503 Service Unavailable.
+    """
 
     @functools.wraps(view)
     def answered(request, *args, **kwargs):
@@ -43,5 +51,8 @@ def kitchen_answers(view):
             return JsonResponse({"error": "The kitchen takes too long."}, status=504)
         except (KitchenError, requests.RequestException):
             return JsonResponse({"error": "The kitchen cannot take the order now."}, status=502)
+        except OperationalError:
+            logger.exception("the database failed an order")
+            return JsonResponse({"error": "No order can be taken now."}, status=503, headers={"Retry-After": "5"})
 
     return answered
