@@ -5,6 +5,7 @@ Safe to run again: a seed is named after its case, and what a fuzzer has found i
 """
 
 import json
+import random
 import re
 import struct
 from pathlib import Path
@@ -128,6 +129,15 @@ def websocket() -> None:
         write("h1_server", f"ws-{case['id']}", expand(case["head"])[: 2 * LONGEST])
 
 
+def choices() -> None:
+    """Where the bytes are choices, any do."""
+    for corpus in ("h1_pair", "h1_ops"):
+        source = random.Random(corpus)
+        for number in range(16):
+            write(corpus, f"seed-{number}", source.randbytes(16 + 12 * number))
+
+
 if __name__ == "__main__":
     http()
     websocket()
+    choices()

@@ -4,5 +4,6 @@
 
 mod any_bytes;
 mod harness;
+mod ops;
 mod partition;
 mod replay;

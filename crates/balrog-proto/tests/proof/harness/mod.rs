@@ -3,8 +3,12 @@
 
 #![allow(unreachable_pub, reason = "`fuzz/` makes a library of this")]
 
+pub mod choices;
+pub mod exchange;
 pub mod http;
 pub mod numbers;
+pub mod pair;
+pub mod server_model;
 pub mod targets;
 pub mod websocket;
 

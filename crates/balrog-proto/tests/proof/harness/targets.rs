@@ -3,6 +3,7 @@
 use super::http::{ClientSide, ServerSide};
 use super::websocket::ServerPeer;
 use super::{check_pieces, feed};
+use super::{exchange, server_model};
 
 /// A target, and the corpus that it shares with others: a directory in `fuzz/corpus`.
 pub struct Target {
@@ -19,7 +20,19 @@ pub const TARGETS: &[Target] = &[
     Target { name: "h1_client_split", corpus: "h1_client", run: h1_client_split },
     Target { name: "ws_server", corpus: "ws_server", run: ws_server },
     Target { name: "ws_server_split", corpus: "ws_server", run: ws_server_split },
+    Target { name: "h1_pair", corpus: "h1_pair", run: h1_pair },
+    Target { name: "h1_ops", corpus: "h1_ops", run: h1_ops },
 ];
+
+/// Choices of a plan that a client and a server carry out.
+pub fn h1_pair(bytes: &[u8]) {
+    exchange::carry_out(bytes);
+}
+
+/// Choices of commands to a server.
+pub fn h1_ops(bytes: &[u8]) {
+    server_model::run(bytes);
+}
 
 pub fn h1_server(bytes: &[u8]) {
     feed(&ServerSide::default(), [bytes]);
