@@ -8,6 +8,7 @@ import json
 import random
 import re
 import struct
+import zlib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -129,6 +130,43 @@ def websocket() -> None:
         write("h1_server", f"ws-{case['id']}", expand(case["head"])[: 2 * LONGEST])
 
 
+def compressed(messages: list[bytes], bits: int, takeover: bool) -> list[bytes]:
+    found = []
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -bits)
+    for message in messages:
+        data = deflate.compress(message) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        found.append(data.removesuffix(b"\0\0\xff\xff"))
+        if not takeover:
+            deflate = zlib.compressobj(6, zlib.DEFLATED, -bits)
+    return found
+
+
+def deflate() -> None:
+    """The first byte is the peer's choice of role and parameters; see `PeerSide` of the tests."""
+    text = "κόσμε, κόσμε, 🦀 ".encode() * 9
+    for choice in (0, 1, 2, 3, 0b0000_1100, 0b0011_0100, 0b1101_1001, 0b1010_1010, 0xFF):
+        masked = choice & 1 == 0
+        takeover = choice & (0b1000 if masked else 0b0100) == 0
+        sizes = (15, 12, 9, 8) if masked else (8, 9, 12, 15)
+        bits = max(sizes[choice >> 6 & 3] if masked else sizes[choice >> 4 & 3], 9)
+        one, two, three = compressed([text, text, bytes(5_000)], bits, takeover)
+        streams = {
+            "text": [(0xC1, one), (0xC1, two)],
+            "zeros": [(0xC1, one), (0xC1, two), (0xC2, three)],
+            "fragments": [(0x41, one[:5]), (0x89, b"p"), (0x00, one[5:9]), (0x80, one[9:]), (0xC2, two)],
+            "plain": [(0x81, b"plain"), (0xC1, one)],
+            "empty": [(0xC1, b"\0"), (0xC1, b"\2\0"), (0xC2, b"")],
+            "bad": [(0xC1, b"\xff\xff\xff\xff")],
+            "not-text": [(0xC1, compressed([b"\xc3("], bits, True)[0])],
+            "marked-continuation": [(0x41, one[:5]), (0xC0, one[5:])],
+            "marked-control": [(0xC9, b"p")],
+            "final-block": [(0xC2, zlib.compress(b"final", 9, -bits)), (0xC2, one)],
+        }
+        for name, frames in streams.items():
+            data = b"".join(frame(first, payload, masked) for first, payload in frames)
+            write("ws_deflate", f"{name}-{choice:02x}", bytes([choice]) + data)
+
+
 def choices() -> None:
     """Where the bytes are choices, any do."""
     for corpus in ("h1_pair", "h1_ops"):
@@ -140,4 +178,5 @@ def choices() -> None:
 if __name__ == "__main__":
     http()
     websocket()
+    deflate()
     choices()

@@ -2,7 +2,7 @@
 
 use crate::harness::http::{ClientSide, ServerSide};
 use crate::harness::numbers::Numbers;
-use crate::harness::websocket::ServerPeer;
+use crate::harness::websocket::PeerSide;
 use crate::harness::{Subject, check_pieces};
 
 const HTTP: &[&[u8]] = &[
@@ -54,7 +54,7 @@ fn soup(numbers: &mut Numbers, words: &[&[u8]]) -> Vec<u8> {
 
 fn survives<S: Subject>(subject: &S, words: &[&[u8]]) {
     let mut numbers = Numbers::new(0x5eed_0123_4567_89ab);
-    for _ in 0..20_000 {
+    for _ in 0..4_000 {
         check_pieces(subject, &soup(&mut numbers, words));
     }
 }
@@ -71,5 +71,22 @@ fn http_client() {
 
 #[test]
 fn websocket_server() {
-    survives(&ServerPeer::default(), FRAMES);
+    survives(&PeerSide::server(), FRAMES);
+    survives(&PeerSide::server().streaming(), FRAMES);
+}
+
+#[test]
+fn websocket_client() {
+    // The same frames without their mask bit.
+    let frames: Vec<Vec<u8>> = FRAMES
+        .iter()
+        .map(|word| match **word {
+            [first, second, ref rest @ ..] if first & 0x80 != 0 || first == 1 => {
+                [&[first, second & 0x7f], rest].concat()
+            }
+            _ => word.to_vec(),
+        })
+        .collect();
+    let words: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+    survives(&PeerSide::client(), &words);
 }

@@ -1,32 +1,38 @@
 //! The pieces in which bytes come make no difference, and no more work.
 
+use std::path::Path;
+
 use crate::harness::http::{ClientSide, ServerSide};
-use crate::harness::websocket::ServerPeer;
+use crate::harness::websocket::PeerSide;
 use crate::harness::{Subject, feed};
 use crate::replay::corpus;
 
 /// Files up to this size are cut at every pair of points, larger ones at every point.
-const SMALL: usize = 96;
+const SMALL: usize = 64;
 /// Files up to this size are cut at every point, larger ones at some hundred.
 const MEDIUM: usize = 4096;
 
 fn every_cut<S: Subject>(name: &str, subject: &S) {
     for (path, bytes) in corpus(name) {
-        let whole = feed(subject, [&bytes[..]]);
-        let check = |pieces: &[&[u8]]| {
-            let seen = feed(subject, pieces.iter().copied());
-            assert_eq!(seen, whole, "{} in {:?}", path.display(), pieces.iter().map(|piece| piece.len()));
-        };
-        check(&bytes.chunks(1).collect::<Vec<_>>());
-        let step = if bytes.len() <= MEDIUM { 1 } else { bytes.len() / 257 };
-        for first in (0..=bytes.len()).step_by(step) {
-            let (a, rest) = bytes.split_at(first);
-            check(&[a, rest]);
-            if bytes.len() <= SMALL {
-                for second in 0..=rest.len() {
-                    let (b, c) = rest.split_at(second);
-                    check(&[a, b, c]);
-                }
+        every_cut_of(subject, &path, &bytes);
+    }
+}
+
+fn every_cut_of<S: Subject>(subject: &S, path: &Path, bytes: &[u8]) {
+    let whole = feed(subject, [bytes]);
+    let check = |pieces: &[&[u8]]| {
+        let seen = feed(subject, pieces.iter().copied());
+        assert_eq!(seen, whole, "{} in {:?}", path.display(), pieces.iter().map(|piece| piece.len()));
+    };
+    check(&bytes.chunks(1).collect::<Vec<_>>());
+    let step = if bytes.len() <= MEDIUM { 1 } else { bytes.len() / 257 };
+    for first in (0..=bytes.len()).step_by(step) {
+        let (a, rest) = bytes.split_at(first);
+        check(&[a, rest]);
+        if bytes.len() <= SMALL {
+            for second in 0..=rest.len() {
+                let (b, c) = rest.split_at(second);
+                check(&[a, b, c]);
             }
         }
     }
@@ -45,5 +51,19 @@ fn http_client() {
 
 #[test]
 fn websocket_server() {
-    every_cut("ws_server", &ServerPeer::default());
+    every_cut("ws_server", &PeerSide::server());
+    every_cut("ws_server", &PeerSide::server().streaming());
+}
+
+#[test]
+fn websocket_client() {
+    every_cut("ws_client", &PeerSide::client());
+    every_cut("ws_client", &PeerSide::client().streaming());
+}
+
+#[test]
+fn websocket_compression() {
+    for (path, bytes) in corpus("ws_deflate") {
+        every_cut_of(&PeerSide::deflating(bytes[0]), &path, &bytes[1..]);
+    }
 }

@@ -79,7 +79,7 @@ impl<M: Machine, O: Owner<M>> End<M, O> {
     fn deliver(&mut self, now: Instant) {
         while let Some((at, _)) = self.coming.front()
             && *at <= now
-            && (self.over || self.link.wants_input())
+            && self.link.wants_input()
         {
             match self.coming.pop_front() {
                 Some((_, Packet::Bytes(bytes))) => self.link.receive(&bytes),
@@ -109,7 +109,9 @@ impl<M: Machine, O: Owner<M>> End<M, O> {
 
     fn send_to<N: Machine, P: Owner<N>>(&mut self, peer: &mut End<N, P>, now: Instant, wire: Wire) {
         let arrives = now + wire.latency;
-        let mut room = wire.window.saturating_sub(peer.under_way());
+        // What nobody reads, the kernel throws away.
+        let window = if peer.over { usize::MAX } else { wire.window };
+        let mut room = window.saturating_sub(peer.under_way());
         loop {
             let sent = match self.link.poll_transmit() {
                 Some(Transmit::Data(mut segments)) if room > 0 => {

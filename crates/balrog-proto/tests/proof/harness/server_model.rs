@@ -25,7 +25,9 @@ impl Request {
         let last = !modern || choices.below(6) == 5;
         let byte = choices.byte();
         let body = vec![byte; choices.size()];
-        let expects = modern && !body.is_empty() && choices.below(3) == 2;
+        let chunked = modern && choices.flag();
+        // With a length, the first byte of the body is one that the model sees.
+        let expects = modern && !chunked && !body.is_empty() && choices.flag();
         let request = Self {
             method: choices.one_of(&["POST", "GET", "HEAD"]),
             target: format!("/{number}"),
@@ -43,7 +45,7 @@ impl Request {
         if expects {
             bytes.extend_from_slice(b"Expect: 100-continue\r\n");
         }
-        if modern && choices.flag() {
+        if chunked {
             bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
             for chunk in request.body.chunks(1 + choices.size()) {
                 bytes.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());

@@ -1,7 +1,7 @@
 //! The fuzz targets: what each does with its bytes. A panic is a finding.
 
 use super::http::{ClientSide, ServerSide};
-use super::websocket::ServerPeer;
+use super::websocket::PeerSide;
 use super::{check_pieces, feed};
 use super::{exchange, server_model};
 
@@ -20,6 +20,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "h1_client_split", corpus: "h1_client", run: h1_client_split },
     Target { name: "ws_server", corpus: "ws_server", run: ws_server },
     Target { name: "ws_server_split", corpus: "ws_server", run: ws_server_split },
+    Target { name: "ws_client", corpus: "ws_client", run: ws_client },
+    Target { name: "ws_client_split", corpus: "ws_client", run: ws_client_split },
+    Target { name: "ws_deflate", corpus: "ws_deflate", run: ws_deflate },
+    Target { name: "ws_deflate_split", corpus: "ws_deflate", run: ws_deflate_split },
     Target { name: "h1_pair", corpus: "h1_pair", run: h1_pair },
     Target { name: "h1_ops", corpus: "h1_ops", run: h1_ops },
 ];
@@ -52,9 +56,34 @@ pub fn h1_client_split(bytes: &[u8]) {
 }
 
 pub fn ws_server(bytes: &[u8]) {
-    feed(&ServerPeer::default(), [bytes]);
+    feed(&PeerSide::server(), [bytes]);
+    feed(&PeerSide::server().streaming(), [bytes]);
 }
 
 pub fn ws_server_split(bytes: &[u8]) {
-    check_pieces(&ServerPeer::default(), bytes);
+    check_pieces(&PeerSide::server(), bytes);
+    check_pieces(&PeerSide::server().streaming(), bytes);
+}
+
+pub fn ws_client(bytes: &[u8]) {
+    feed(&PeerSide::client(), [bytes]);
+    feed(&PeerSide::client().streaming(), [bytes]);
+}
+
+pub fn ws_client_split(bytes: &[u8]) {
+    check_pieces(&PeerSide::client(), bytes);
+    check_pieces(&PeerSide::client().streaming(), bytes);
+}
+
+/// The first byte chooses the role and the parameters.
+pub fn ws_deflate(bytes: &[u8]) {
+    if let Some((choice, frames)) = bytes.split_first() {
+        feed(&PeerSide::deflating(*choice), [frames]);
+    }
+}
+
+pub fn ws_deflate_split(bytes: &[u8]) {
+    if let Some((choice, frames)) = bytes.split_first() {
+        check_pieces(&PeerSide::deflating(*choice), frames);
+    }
 }

@@ -2,20 +2,72 @@
 
 use std::time::Instant;
 
-use balrog_proto::websocket::{Limits, Peer, PeerEvent};
+use balrog_proto::websocket::{Deflate, Limits, Peer, PeerEvent};
 use balrog_proto::{Link, Step};
 
 use super::{Event, Seen, Subject};
 
-/// A server's peer whose application sends every message back.
-#[derive(Default)]
-pub struct ServerPeer(pub Limits);
+/// A peer whose application sends every message back.
+#[derive(Debug, Clone, Default)]
+pub struct PeerSide {
+    pub client: bool,
+    /// Takes messages part by part, and sends nothing.
+    pub streaming: bool,
+    pub deflate: Option<Deflate>,
+    pub limits: Limits,
+}
 
-impl Subject for ServerPeer {
+impl PeerSide {
+    pub fn server() -> Self {
+        Self::default()
+    }
+
+    pub fn client() -> Self {
+        Self { client: true, ..Self::default() }
+    }
+
+    pub fn streaming(self) -> Self {
+        Self { streaming: true, ..self }
+    }
+
+    /// With compression, its parameters from one byte.
+    pub fn deflating(choice: u8) -> Self {
+        let bit = |n: u8| choice >> n & 1 == 1;
+        let deflate = Deflate {
+            server_no_context_takeover: bit(2),
+            client_no_context_takeover: bit(3),
+            server_max_window_bits: [8, 9, 12, 15][usize::from(choice >> 4 & 3)],
+            client_max_window_bits: [15, 12, 9, 8][usize::from(choice >> 6 & 3)],
+            min_size: 4,
+            ..Deflate::default()
+        };
+        Self { client: bit(0), streaming: bit(1), deflate: Some(deflate), ..Self::default() }
+    }
+
+    pub fn peer(&self) -> Peer {
+        let limits = self.limits.clone();
+        let mut peer = if self.client {
+            let mut number = 0_u8;
+            let entropy = move |bytes: &mut [u8]| {
+                number = number.wrapping_add(1);
+                bytes.fill(number);
+            };
+            Peer::client(limits, Box::new(entropy))
+        } else {
+            Peer::server(limits)
+        };
+        if let Some(deflate) = &self.deflate {
+            peer = peer.deflate(deflate);
+        }
+        if self.streaming { peer.streaming() } else { peer }
+    }
+}
+
+impl Subject for PeerSide {
     type Machine = Peer;
 
     fn open(&self) -> Link<Peer> {
-        Link::new(Peer::server(self.0.clone()))
+        Link::new(self.peer())
     }
 
     fn turn(&self, link: &mut Link<Peer>, now: Instant, seen: &mut Seen) -> bool {
@@ -28,6 +80,22 @@ impl Subject for ServerPeer {
                 seen.say(format!("binary {}", data.escape_ascii()));
                 (None, Some(data.to_vec()))
             }
+            Ok(Step::Event(PeerEvent::TextPart { text, fin })) => {
+                assert!(fin || !text.is_empty());
+                seen.piece("text", text.as_bytes());
+                if fin {
+                    seen.say("fin");
+                }
+                (None, None)
+            }
+            Ok(Step::Event(PeerEvent::BinaryPart { data, fin })) => {
+                assert!(fin || !data.is_empty());
+                seen.piece("binary", data);
+                if fin {
+                    seen.say("fin");
+                }
+                (None, None)
+            }
             Ok(Step::Event(event)) => {
                 seen.say(format!("{event:?}"));
                 (None, None)
@@ -38,6 +106,11 @@ impl Subject for ServerPeer {
                 return false;
             }
             Err(error) => {
+                // How much of a message was given on before it turned out to be wrong is a
+                // matter of its pieces.
+                while matches!(seen.events.last(), Some(Event::Piece(..))) {
+                    seen.events.pop();
+                }
                 seen.events.push(Event::Failed(error));
                 return false;
             }
@@ -52,11 +125,11 @@ impl Subject for ServerPeer {
     }
 
     fn room(&self) -> usize {
-        self.0.message + 14
+        self.limits.frame + 14
     }
 
     fn check(&self, seen: &Seen) {
-        check_sent(seen, false);
+        check_sent(seen, self.client);
     }
 }
 
