@@ -62,11 +62,12 @@ fn survives<S: Subject>(subject: &S, words: &[&[u8]]) {
 #[test]
 fn http_server() {
     survives(&ServerSide::default(), HTTP);
+    survives(&ServerSide::telling_all(), HTTP);
 }
 
 #[test]
 fn http_client() {
-    survives(&ClientSide::new("GET"), HTTP);
+    survives(&ClientSide::telling_all("GET"), HTTP);
 }
 
 #[test]

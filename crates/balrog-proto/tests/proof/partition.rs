@@ -41,11 +41,12 @@ fn every_cut_of<S: Subject>(subject: &S, path: &Path, bytes: &[u8]) {
 #[test]
 fn http_server() {
     every_cut("h1_server", &ServerSide::default());
+    every_cut("h1_server", &ServerSide::telling_all());
 }
 
 #[test]
 fn http_client() {
-    every_cut("h1_client", &ClientSide::new("GET"));
+    every_cut("h1_client", &ClientSide::telling_all("GET"));
     every_cut("h1_client", &ClientSide::new("HEAD"));
 }
 

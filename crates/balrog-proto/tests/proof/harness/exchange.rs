@@ -130,7 +130,9 @@ impl Owner<Client> for Asking {
                 self.hints += 1;
             }
             Step::Event(ClientEvent::Response(head)) => self.status = head.status,
-            Step::Event(ClientEvent::Upgraded(_)) => panic!("nobody asked for another protocol"),
+            Step::Event(ClientEvent::Upgraded(_) | ClientEvent::Extension(_) | ClientEvent::Trailers(_)) => {
+                panic!("nobody asked for that")
+            }
             Step::Event(ClientEvent::Body(data)) => self.body.extend_from_slice(data),
             Step::Event(ClientEvent::End { reusable }) => {
                 let plan = self.current.take().expect("an answer to a request");
@@ -216,6 +218,9 @@ impl Owner<Server> for Answering {
                 }
             }
             Ok(Step::Event(ServerEvent::Body(data))) => self.body.extend_from_slice(data),
+            Ok(Step::Event(ServerEvent::Extension(_) | ServerEvent::Trailers(_))) => {
+                panic!("nobody asked for that")
+            }
             Ok(Step::Event(ServerEvent::End)) => {
                 let expected = self.current.as_ref().expect("a request").request.bytes();
                 assert!(self.body == expected, "{} bytes, not {}", self.body.len(), expected.len());

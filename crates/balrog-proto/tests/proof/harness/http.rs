@@ -2,24 +2,40 @@
 
 use std::time::Instant;
 
-use balrog_proto::http1::{BodyLength, Client, ClientEvent, Headers, Limits, Server, ServerEvent};
+use balrog_proto::http1::{BodyLength, Client, ClientEvent, Headers, Limits, Server, ServerEvent, Trailers};
 use balrog_proto::{Error, Link, Step};
 
 use super::{Event, Seen, Subject};
 
 /// A server whose application answers in one of four ways, by the length of the target.
 #[derive(Default)]
-pub struct ServerSide(pub Limits);
+pub struct ServerSide {
+    pub limits: Limits,
+    /// Reports trailers and chunk extensions, and takes tunnels.
+    pub tells_all: bool,
+}
+
+impl ServerSide {
+    pub fn telling_all() -> Self {
+        Self { tells_all: true, ..Self::default() }
+    }
+}
 
 /// A client that sends one request and reads its response.
 pub struct ClientSide {
     pub method: &'static str,
     pub limits: Limits,
+    /// Reports trailers and chunk extensions.
+    pub tells_all: bool,
 }
 
 impl ClientSide {
     pub fn new(method: &'static str) -> Self {
-        Self { method, limits: Limits::default() }
+        Self { method, limits: Limits::default(), tells_all: false }
+    }
+
+    pub fn telling_all(method: &'static str) -> Self {
+        Self { tells_all: true, ..Self::new(method) }
     }
 }
 
@@ -37,7 +53,12 @@ impl Subject for ServerSide {
     type Machine = Server;
 
     fn open(&self) -> Link<Server> {
-        Link::new(Server::new(self.0.clone()))
+        let server = Server::new(self.limits.clone());
+        Link::new(if self.tells_all {
+            server.with_trailers(Trailers::All).with_extensions().with_tunnels()
+        } else {
+            server
+        })
     }
 
     fn turn(&self, link: &mut Link<Server>, now: Instant, seen: &mut Seen) -> bool {
@@ -57,7 +78,8 @@ impl Subject for ServerSide {
                     head.upgrade,
                     fields(&head.headers)
                 ));
-                Reaction::Head(head.target.len())
+                // A tunnel is refused, as what is answered early.
+                Reaction::Head(if head.method == "CONNECT" { 2 } else { head.target.len() })
             }
             Ok(Step::Event(ServerEvent::Body(data))) => {
                 assert!(!data.is_empty());
@@ -116,7 +138,7 @@ impl Subject for ServerSide {
     }
 
     fn room(&self) -> usize {
-        self.0.head
+        self.limits.head
     }
 
     fn check(&self, seen: &Seen) {
@@ -146,7 +168,12 @@ impl Subject for ClientSide {
     type Machine = Client;
 
     fn open(&self) -> Link<Client> {
-        let mut link = Link::new(Client::new(self.limits.clone()));
+        let client = Client::new(self.limits.clone());
+        let mut link = Link::new(if self.tells_all {
+            client.with_trailers(Trailers::All).with_extensions()
+        } else {
+            client
+        });
         link.request(self.method, "/", "a", &[], BodyLength::None).unwrap();
         link
     }

@@ -274,6 +274,7 @@ fn poll(link: &mut Link<Server>, now: Instant, model: &mut Model) {
             model.body.extend_from_slice(data);
             assert!(model.request().body.starts_with(&model.body));
         }
+        Step::Event(ServerEvent::Extension(_) | ServerEvent::Trailers(_)) => panic!("nobody asked for that"),
         Step::Event(ServerEvent::End) => {
             assert_eq!(model.phase, Phase::Body);
             assert!(model.request().body == model.body);

@@ -40,19 +40,22 @@ pub fn h1_ops(bytes: &[u8]) {
 
 pub fn h1_server(bytes: &[u8]) {
     feed(&ServerSide::default(), [bytes]);
+    feed(&ServerSide::telling_all(), [bytes]);
 }
 
 pub fn h1_server_split(bytes: &[u8]) {
     check_pieces(&ServerSide::default(), bytes);
+    check_pieces(&ServerSide::telling_all(), bytes);
 }
 
 pub fn h1_client(bytes: &[u8]) {
-    feed(&ClientSide::new("GET"), [bytes]);
+    feed(&ClientSide::telling_all("GET"), [bytes]);
     feed(&ClientSide::new("HEAD"), [bytes]);
 }
 
 pub fn h1_client_split(bytes: &[u8]) {
     check_pieces(&ClientSide::new("GET"), bytes);
+    check_pieces(&ClientSide::telling_all("GET"), bytes);
 }
 
 pub fn ws_server(bytes: &[u8]) {
