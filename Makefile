@@ -21,7 +21,7 @@ test: test-rust test-python ## Run the Rust and the Python tests
 
 .PHONY: test-rust
 test-rust: ## Run the Rust tests
-	cargo test --workspace --exclude balrog-python --locked
+	cargo test --workspace --exclude balrog-python --all-features --locked
 
 .PHONY: test-python
 test-python: ## Run the Python tests, Chromium's included
@@ -68,7 +68,7 @@ lint: ## Check formatting, clippy, ruff and pyright
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo fmt --manifest-path tests/wasm_gate/Cargo.toml --check
-	PYO3_PYTHON=$(CURDIR)/$(PYTHON) cargo clippy --workspace --all-targets --locked -- -D warnings
+	PYO3_PYTHON=$(CURDIR)/$(PYTHON) cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/pyright
@@ -85,7 +85,7 @@ format: ## Format Rust and Python
 .PHONY: docs
 docs: ## Build the Rust documentation, warnings denied
 	$(setup) --no-build build
-	PYO3_PYTHON=$(CURDIR)/$(PYTHON) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	PYO3_PYTHON=$(CURDIR)/$(PYTHON) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps --locked
 
 .PHONY: clean
 clean: ## Remove everything that was built or set up

@@ -1,7 +1,8 @@
 use std::cell::Cell;
-use std::os::fd::BorrowedFd;
-use std::sync::OnceLock;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+use std::{fmt, io};
 
 use balrog_sched::Interrupt;
 
@@ -30,6 +31,16 @@ pub trait Backend {
         deadline: Option<Instant>,
     ) -> Result<(), Interrupt>;
 
+    /// Gets ready for many waits on `io`. `None`: [`Backend::wait_io`] is all there is.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system says to watching it.
+    fn register(&self, io: Pollable) -> io::Result<Option<Arc<dyn Registered>>> {
+        drop(io);
+        Ok(None)
+    }
+
     /// Waits until `deadline`. Returns early only with an [`Interrupt`].
     fn sleep_until(&self, deadline: Instant) -> Result<(), Interrupt>;
 
@@ -37,6 +48,48 @@ pub trait Backend {
     ///
     /// An interrupt ends the wait, not the job: that runs on detached, so it must own its data.
     fn offload(&self, job: Box<dyn FnOnce() + Send>, deadline: Option<Instant>) -> Result<(), Interrupt>;
+}
+
+/// An open descriptor, shared between its user and who watches it.
+#[derive(Clone)]
+pub struct Pollable(Arc<dyn Io>);
+
+/// What [`Pollable`] holds: a socket, a pipe, whatever can be polled.
+trait Io: AsFd + Send + Sync {}
+impl<T: AsFd + Send + Sync> Io for T {}
+
+impl Pollable {
+    pub(crate) fn new(io: Arc<impl AsFd + Send + Sync + 'static>) -> Self {
+        Self(io)
+    }
+}
+
+impl AsFd for Pollable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Pollable {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Pollable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pollable").field(&self.as_raw_fd()).finish()
+    }
+}
+
+/// A descriptor that a backend watches until this is dropped.
+pub trait Registered: Send + Sync {
+    /// [`Backend::wait_io`] for it, after a system call said `WouldBlock`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backend::wait_io`].
+    fn wait(&self, interest: Interest, deadline: Option<Instant>) -> Result<(), Interrupt>;
 }
 
 thread_local! {
@@ -56,6 +109,18 @@ pub fn current() -> &'static dyn Backend {
 /// Makes `backend` the calling thread's own, for the rest of the thread's life.
 pub fn install(backend: &'static dyn Backend) {
     CURRENT.set(Some(backend));
+}
+
+/// Calls `f` with `backend` as the calling thread's.
+pub fn with_backend<T>(backend: &'static dyn Backend, f: impl FnOnce() -> T) -> T {
+    struct Restore(Option<&'static dyn Backend>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.set(self.0);
+        }
+    }
+    let _restore = Restore(CURRENT.replace(Some(backend)));
+    f()
 }
 
 /// Makes `backend` that of every thread without one of its own. The first call counts.

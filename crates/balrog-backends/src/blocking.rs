@@ -20,9 +20,11 @@ impl Backend for Blocking {
         deadline: Option<Instant>,
     ) -> Result<(), Interrupt> {
         loop {
-            match poll_once(fd, interest, deadline) {
+            let until = balrog_sched::limit(deadline)?;
+            match poll_once(fd, interest, until) {
                 Ok(true) => return Ok(()),
-                Ok(false) => return Err(Interrupt::Deadline),
+                // Whose deadline it was is found out above.
+                Ok(false) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // `EINVAL`, `ENOMEM`: let the caller's own system call say what is wrong.
                 Err(_) => return Ok(()),
@@ -31,12 +33,11 @@ impl Backend for Blocking {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Result<(), Interrupt> {
-        std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
-        Ok(())
+        balrog_sched::sleep_until(deadline)
     }
 
     fn offload(&self, job: Box<dyn FnOnce() + Send>, deadline: Option<Instant>) -> Result<(), Interrupt> {
-        let Some(deadline) = deadline else {
+        let Some(until) = balrog_sched::limit(deadline)? else {
             job();
             return Ok(());
         };
@@ -49,8 +50,10 @@ impl Backend for Blocking {
         if queued.is_err() {
             return Err(Interrupt::Closed);
         }
-        match wait.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Err(mpsc::RecvTimeoutError::Timeout) => Err(Interrupt::Deadline),
+        match wait.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                Err(balrog_sched::limit(deadline).err().unwrap_or(Interrupt::Deadline))
+            }
             // A job that panicked disconnects; its caller sees the missing result.
             Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => Ok(()),
         }

@@ -62,5 +62,6 @@ pub use stack::{DEFAULT_STACK_SIZE, MIN_STACK_SIZE};
 pub use task::{Builder, Task, task};
 pub use timers::Timers;
 pub use wait::{
-    Suspender, in_task, limits, wait, wait_until, with_deadline, with_shield, with_suspender, yield_now,
+    Suspender, in_task, limit, limits, wait, wait_until, with_deadline, with_shield, with_suspender,
+    yield_now,
 };

@@ -273,6 +273,10 @@ impl Suspender for Core {
     }
 
     fn check(&self, deadline: Option<Instant>) -> Result<Option<Instant>, Interrupt> {
+        if std::thread::panicking() {
+            // Others would run on this thread and take themselves for panicking.
+            return Err(Interrupt::Unwinding);
+        }
         if self.closing.get() {
             return Err(self.refuse());
         }

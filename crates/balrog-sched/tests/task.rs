@@ -268,6 +268,28 @@ fn a_dropped_task_that_ignores_it_is_unwound() {
 }
 
 #[test]
+fn no_task_waits_while_a_panic_unwinds_but_a_thread_may() {
+    struct Waits(std::sync::mpsc::Sender<Result<(), Interrupt>>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            self.0.send(yield_now()).unwrap();
+        }
+    }
+    let body = || {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let mut task = spawn(move || {
+            let _waits = Waits(sender);
+            panic!("on purpose");
+        })
+        .unwrap();
+        let _: JoinError = task.join().map(|(): ()| ()).unwrap_err();
+        receiver.recv().unwrap()
+    };
+    assert_eq!(run(body), Err(Interrupt::Unwinding));
+    assert_eq!(body(), Ok(()));
+}
+
+#[test]
 fn a_task_that_never_ran_drops_what_it_was_given() {
     let given = Rc::new(());
     let inside = Rc::clone(&given);
