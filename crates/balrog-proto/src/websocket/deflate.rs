@@ -166,11 +166,18 @@ impl Decompressor {
     }
 
     /// The payload of the message is complete.
-    pub(crate) fn finish(&mut self, limits: &Limits) -> Result<(), Error> {
+    pub(crate) fn finish(&mut self) -> Result<(), Error> {
         // A final block ("BFINAL" set to 1) that was the last one needs no end.
-        if self.zlib.is_some() {
-            self.push(&TAIL, limits)?;
-            self.came -= TAIL.len() as u64;
+        let Some(zlib) = &mut self.zlib else { return Ok(()) };
+        // A message that is cut would take the tail for something else, and what comes behind it,
+        // too. Asked to stop between two blocks, zlib leaves the last byte alone only if it is
+        // between two blocks there.
+        let tail = [TAIL[0], TAIL[1], TAIL[2], TAIL[3], 0];
+        let (before_in, before_out) = (zlib.total_in(), zlib.total_out());
+        let status = zlib.decompress(&tail, &mut [0; 1], InflateFlush::Block);
+        let used = zlib.total_in() - before_in;
+        if status.is_err() || used != TAIL.len() as u64 || zlib.total_out() != before_out {
+            return Err(corrupt());
         }
         Ok(())
     }

@@ -59,6 +59,9 @@ impl Header {
         if opcode & 8 != 0 && (short as usize > MAX_CONTROL || !fin) {
             return Err(bad("a control frame is fragmented or too long", "RFC 6455 section 5.5"));
         }
+        if opcode & 8 != 0 && first & RSV1 != 0 {
+            return Err(bad("a control frame is marked as compressed", "RFC 7692 section 6.1"));
+        }
         let (length, rest) = match short {
             126 => {
                 let Some((length, rest)) = rest.split_first_chunk::<2>() else { return Ok(None) };

@@ -88,7 +88,7 @@ impl Incoming {
             let before = inflate.output().len();
             let mut pushed = inflate.push(piece, limits);
             if fin && pushed.is_ok() {
-                pushed = inflate.finish(limits);
+                pushed = inflate.finish();
             }
             // A complete text is checked when it becomes an event. Of any other, what is wrong
             // first counts, in whatever pieces it came.
@@ -123,7 +123,7 @@ impl Incoming {
         if let Some(inflate) = self.inflate.as_mut().filter(|_| self.compressed) {
             let mut pushed = inflate.push_part(&mut rest, limits);
             if fin && pushed == Ok(true) {
-                pushed = inflate.finish(limits).map(|()| true);
+                pushed = inflate.finish().map(|()| true);
             }
             if kind == Kind::Text && pushed.is_err() {
                 self.validator.feed(inflate.output()).ok_or_else(not_text)?;

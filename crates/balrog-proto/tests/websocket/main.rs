@@ -1,0 +1,13 @@
+//! WebSocket: the machine in both roles, its handshakes, compression, and what others make of it.
+
+mod client;
+mod deflate;
+mod differential;
+mod handshake;
+mod limits;
+mod numbers;
+mod pair;
+mod server;
+mod streaming;
+mod support;
+mod time;
