@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,15 @@ from support.serving import serving
 from support.wire import Response, Wire
 
 HERE = Path(__file__).parent
-CASES = json.loads((HERE.parent.parent / "corpora" / "http-server.json").read_text())
+CORPORA = HERE.parent.parent / "corpora"
+#: The given corpus, and what stands beside each of its cases.
+CASES = [
+    case
+    for name in ("http-server", "http-server-neighbours")
+    for case in json.loads((CORPORA / f"{name}.json").read_text())
+]
+#: They wait for a time-out, so all of them wait at once.
+TIMED_OUT = [case for case in CASES if case["expect"] == "close"]
 HOST = "Host: conf.test\r\n"
 SMUGGLED = "GET /smuggled HTTP/1.1\r\nHost: conf.test\r\n\r\n"
 PROBE = b"GET /probe HTTP/1.1\r\nHost: conf.test\r\n\r\n"
@@ -220,7 +229,17 @@ def crowd(server, case: dict) -> None:
             wire.reset()
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
+def test_peers_that_stall_are_closed_in_time(server):
+    with ThreadPoolExecutor(len(TIMED_OUT)) as pool:
+        outcomes = {case["id"]: pool.submit(check, server, case) for case in TIMED_OUT}
+    failed = {name: error for name, outcome in outcomes.items() if (error := outcome.exception())}
+    assert not failed
+
+
+QUICK = [case for case in CASES if case not in TIMED_OUT]
+
+
+@pytest.mark.parametrize("case", QUICK, ids=[case["id"] for case in QUICK])
 def test_case(server, case):
     if case["expect"] == "served":
         return crowd(server, case)
