@@ -105,6 +105,14 @@ impl Error {
         matches!(self, Self::Eof(Phase::Unsent))
     }
 
+    /// The status with which an HTTP server answers it, if it does.
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Timeout(Timer::Head | Timer::Body) => Some(408),
+            error => error.code(),
+        }
+    }
+
     #[cold]
     pub(crate) fn violation(code: u16, reason: &'static str, rule: &str) -> Self {
         Self::Violation(Violation { reason, rule: Rule::from(rule), code })

@@ -263,6 +263,11 @@ impl<M: Machine> Link<M> {
         self.inbox.len().saturating_sub(self.machine.borrowed())
     }
 
+    /// The same bytes: after an error, from where the message began that it is about.
+    pub fn unread_bytes(&self) -> &[u8] {
+        self.inbox.bytes().get(self.machine.borrowed()..).unwrap_or_default()
+    }
+
     /// How many bytes of the peer's were used up since the connection began: after an error,
     /// where the message began that it is about.
     pub const fn position(&self) -> u64 {

@@ -1,6 +1,7 @@
 """The command: its errors, its signals, its sockets."""
 
 import contextlib
+import os
 import re
 import resource
 import signal
@@ -54,16 +55,54 @@ def test_what_cannot_start_is_one_line_and_status_2(arguments, message):
     assert done.stdout == ""
 
 
-def test_a_module_that_fails_is_one_line(tmp_path):
-    (tmp_path / "broken.py").write_text("import json\n\nraise ValueError('not\\ntoday')\n")
+def test_a_module_that_fails_shows_its_own_traceback_and_one_line(tmp_path):
+    (tmp_path / "broken.py").write_text("import json\n\ndef fail():\n    raise ValueError('not\\ntoday')\n\nfail()\n")
     (tmp_path / "lacking.py").write_text("import no_such_dependency\n")
+    (tmp_path / "unreadable.py").write_text("def application(:\n")
     done = serve("broken", directory=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "cannot import 'broken': ValueError: not today" in done.stderr
-    assert "line 3" in done.stderr
+    assert done.returncode == 2
+    *trace, last = done.stderr.splitlines()
+    assert last.startswith("balrog: cannot import 'broken': ValueError: not today (")
+    assert last.endswith("line 4)")
+    # The user's code, and none of ours.
+    assert trace[0] == "Traceback (most recent call last):"
+    assert [line for line in trace if line.startswith("  File")] == [
+        f'  File "{tmp_path}/broken.py", line 6, in <module>',
+        f'  File "{tmp_path}/broken.py", line 4, in fail',
+    ]
     done = serve("lacking", directory=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("balrog: cannot import 'lacking': ModuleNotFoundError: No module")
+    assert "importlib" not in done.stderr and "serve.py" not in done.stderr
+    done = serve("unreadable", directory=tmp_path)
+    assert done.returncode == 2
+    assert "def application(:" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("balrog: cannot import 'unreadable': SyntaxError")
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("600", 0o600), ("0666", 0o666), (None, None)])
+def test_the_permissions_of_a_unix_socket(tmp_path, mode, expected):
+    path = tmp_path / "socket"
+    options = ["--unix-mode", mode] if mode else []
+    with serving(HERE, "application", *options, bind=f"unix:{path}"):
+        umask = os.umask(0)
+        os.umask(umask)
+        assert path.stat().st_mode & 0o777 == (0o777 & ~umask if expected is None else expected)
+
+
+@pytest.mark.parametrize("mode", ["888", "rw", "7777", "-1"])
+def test_permissions_that_are_none(mode):
+    done = serve("application", "--unix-mode", mode)
+    assert done.returncode == 2
+    assert "--unix-mode" in done.stderr
+
+
+def test_a_file_in_the_place_of_a_socket_is_left_alone(tmp_path):
+    path = tmp_path / "precious"
+    path.write_text("data")
+    done = serve("application", "--bind", f"unix:{path}")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "no_such_dependency" in done.stderr
+    assert path.read_text() == "data"
 
 
 def test_a_port_that_is_taken(own_server):

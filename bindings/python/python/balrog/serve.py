@@ -27,7 +27,11 @@ CLEAN_UP = 5.0
 
 
 class StartError(Exception):
-    """The server cannot start; the message says why, in one line."""
+    """The server cannot start; the message says why, in one line. ``trace`` is for who wrote the application."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="HOST:PORT|unix:PATH",
         help="where to listen; may be repeated (127.0.0.1:8000)",
+    )
+    parser.add_argument(
+        "--unix-mode",
+        type=_mode,
+        metavar="OCTAL",
+        help="permissions of the sockets of unix:PATH, as for chmod (what the umask leaves)",
     )
     parser.add_argument(
         "--access-log", action=argparse.BooleanOptionalAction, default=True, help="log requests to stdout (yes)"
@@ -83,6 +93,13 @@ def _count(text: str) -> int:
     return count
 
 
+def _mode(text: str) -> int:
+    mode = int(text, 8)
+    if not 0 <= mode <= 0o777:
+        raise argparse.ArgumentTypeError(f"{text} is not an octal mode like 660")
+    return mode
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs ``balrog serve`` and returns the exit status: 0, or 2 if it cannot start."""
     sys.path.insert(0, os.getcwd())
@@ -97,9 +114,10 @@ def run(options: argparse.Namespace) -> int:
             keep_alive=options.keep_alive,
             graceful_timeout=options.graceful_timeout,
             max_requests_at_once=options.max_requests_at_once,
+            unix_mode=options.unix_mode,
         )
     except StartError as error:
-        print(f"balrog: {error}", file=sys.stderr)
+        print(f"{error.trace}balrog: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -129,9 +147,9 @@ def load_application(spec: str) -> Callable[..., Any]:
         # An import that fails inside of the application's code is its own error.
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise StartError(f"there is no module {error.name!r} (looked in {os.getcwd()} and on sys.path)") from error
-        raise StartError(f"cannot import {module_name!r}: {_one_line(error)}") from error
+        raise StartError(f"cannot import {module_name!r}: {_one_line(error)}", _trace(error)) from error
     except Exception as error:
-        raise StartError(f"cannot import {module_name!r}: {_one_line(error)}{_place(error)}") from error
+        raise StartError(f"cannot import {module_name!r}: {_one_line(error)}{_place(error)}", _trace(error)) from error
     names = [attribute] if attribute else ["application", "app"]
     for name in names:
         found: Any = module
@@ -140,11 +158,12 @@ def load_application(spec: str) -> Callable[..., Any]:
                 found = getattr(found, part)
         except AttributeError:
             continue
-        if call:
+        if call and callable(found):
             try:
                 found = found()
             except Exception as error:
-                raise StartError(f"calling {module_name}:{name}() failed: {_one_line(error)}{_place(error)}") from error
+                where = f"calling {module_name}:{name}() failed"
+                raise StartError(f"{where}: {_one_line(error)}{_place(error)}", _trace(error)) from error
         if not callable(found):
             raise StartError(f"{module_name}:{name} is not callable, so no WSGI application")
         return found
@@ -161,6 +180,17 @@ def _place(error: BaseException) -> str:
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
+def _trace(error: BaseException) -> str:
+    """The traceback from where the application's own code begins."""
+    ours = {__file__, importlib.__file__}
+    trace = error.__traceback__
+    while trace is not None and (
+        trace.tb_frame.f_code.co_filename in ours or trace.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+    ):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
+
+
 def serve(
     application: Callable[..., Any],
     bind: Sequence[str] = ("127.0.0.1:8000",),
@@ -170,11 +200,12 @@ def serve(
     keep_alive: float = 12.0,
     graceful_timeout: float = 30.0,
     max_requests_at_once: int = 4096,
+    unix_mode: int | None = None,
 ) -> None:
     """Serves ``application`` until SIGTERM or SIGINT, then lets running requests finish.
 
     Call it on the main thread. ``bind`` has items ``HOST:PORT``, ``[IPV6]:PORT`` or
-    ``unix:PATH``. Times are in seconds. Raises ``StartError`` if it cannot listen.
+    ``unix:PATH``, with the permissions ``unix_mode``. Times are in seconds. Raises ``StartError`` if it cannot listen.
     """
     stopping, stopped = Waiter(), Waiter()
     write_log = _write_log if access_log else None
@@ -187,7 +218,7 @@ def serve(
         access_log=write_log,
     )
     with contextlib.ExitStack() as cleanup:
-        sockets = [_listen(address, cleanup) for address in bind]
+        sockets = [_listen(address, unix_mode, cleanup) for address in bind]
         addresses = []
         for listening in sockets:
             host, port, url = _describe(listening)
@@ -223,10 +254,10 @@ def _cancel(server: Server, stopped: Waiter) -> None:
     stopped.wait(CLEAN_UP)
 
 
-def _listen(address: str, cleanup: contextlib.ExitStack) -> socket.socket:
+def _listen(address: str, unix_mode: int | None, cleanup: contextlib.ExitStack) -> socket.socket:
     try:
         if address.startswith("unix:"):
-            return _listen_unix(address.removeprefix("unix:"), cleanup)
+            return _listen_unix(address.removeprefix("unix:"), unix_mode, cleanup)
         host, port = _host_and_port(address)
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listening = socket.socket(family, socket.SOCK_STREAM)
@@ -250,7 +281,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)
 
 
-def _listen_unix(path: str, cleanup: contextlib.ExitStack) -> socket.socket:
+def _listen_unix(path: str, mode: int | None, cleanup: contextlib.ExitStack) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(os.stat(path).st_mode) and not _is_served(path):
@@ -259,6 +290,9 @@ def _listen_unix(path: str, cleanup: contextlib.ExitStack) -> socket.socket:
     listening.bind(path)
     inode = os.stat(path).st_ino
     cleanup.callback(_remove_socket, path, inode)
+    if mode is not None:
+        # Before it listens: nobody comes in under other permissions.
+        os.chmod(path, mode)
     listening.listen(BACKLOG)
     listening.setblocking(False)
     return listening

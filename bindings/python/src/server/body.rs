@@ -65,6 +65,11 @@ impl RequestBody {
         self.state.borrow_mut(py).conn = None;
     }
 
+    /// The status with which the machine answered a broken body by itself; 0 if it has not.
+    pub(crate) fn refused_with(&self, py: Python<'_>) -> u16 {
+        self.state.borrow(py).failed.and_then(|error| error.status()).unwrap_or_default()
+    }
+
     /// Waits for more bytes. `false` at the end of the body.
     pub(crate) fn more(&self, py: Python<'_>) -> PyResult<bool> {
         let conn = {

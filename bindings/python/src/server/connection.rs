@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use balrog_backends::{Interest, Readiness, wait_io};
 use balrog_proto::http1::{Server, ServerEvent};
 use balrog_proto::websocket::Peer as WebSocketPeer;
-use balrog_proto::{Link, Step};
+use balrog_proto::{Error, Link, Step};
 use balrog_sched::Interrupt;
 use pyo3::exceptions::{PyConnectionResetError, PyTimeoutError};
 use pyo3::prelude::*;
@@ -29,6 +29,7 @@ use crate::cell::GilCell;
 use crate::hub::{Hub, Source, SourceKey};
 use crate::interrupt::to_py_err;
 use crate::server::environ;
+use crate::server::log::{Entry, quotable_start};
 use crate::server::shared::Shared;
 use crate::server::socket::{Received, Sent, discard, receive, transmit};
 use crate::server::websocket::Inbound;
@@ -253,8 +254,11 @@ impl Conn {
 
     fn read_requests(self: &Arc<Self>, py: Python<'_>, hub: &'static Hub) {
         let mut request = None;
+        let mut refused = None;
         {
             let inner = &mut *self.inner.borrow_mut(py);
+            // Else it is the answer to a broken body, whose request is in the log.
+            let nothing_said = inner.http().is_some_and(|link| link.unsent() == 0);
             while let Some(link) = inner.http() {
                 match link.poll_event(Instant::now()) {
                     Ok(Step::Event(ServerEvent::Request(head))) => {
@@ -275,13 +279,18 @@ impl Conn {
                             break;
                         }
                     },
-                    Ok(Step::Paused | Step::Closed) | Err(_) => break,
+                    Ok(Step::Paused | Step::Closed) => break,
+                    Err(error) => {
+                        refused = self.refused(link, error).filter(|_| nothing_said);
+                        break;
+                    }
                 }
             }
             if request.is_none() && !matches!(&inner.protocol, Protocol::Http(link) if link.wants_input()) {
                 inner.state = State::Flushing;
             }
         }
+        self.log_refused(py, refused.as_ref());
         match request {
             Some(Ok(request)) => self.shared.begin(py, hub, Arc::clone(self), request),
             Some(Err(error)) => {
@@ -291,6 +300,20 @@ impl Conn {
             }
             None if self.state(py) == State::Flushing => self.shut(py, hub),
             None => {}
+        }
+    }
+
+    /// For the access log: a request that came to nothing, if `error` was answered.
+    fn refused(&self, link: &Link<Server>, error: Error) -> Option<(Entry, u16, u64)> {
+        let status = error.status().filter(|_| self.shared.logs() && link.unsent() > 0)?;
+        let entry = Entry { line: quotable_start(link.unread_bytes()), begun: Instant::now() };
+        // What the machine answers with.
+        Some((entry, status, format!("{error}\n").len() as u64))
+    }
+
+    fn log_refused(&self, py: Python<'_>, refused: Option<&(Entry, u16, u64)>) {
+        if let Some((entry, status, bytes)) = refused {
+            self.shared.log(py, &self.peer.address, entry, *status, *bytes);
         }
     }
 
@@ -470,13 +493,18 @@ impl Conn {
 
     fn timer(self: &Arc<Self>, py: Python<'_>, hub: &'static Hub) {
         let now = Instant::now();
+        let mut refused = None;
         let over = {
             let inner = &mut *self.inner.borrow_mut(py);
             inner.armed = None;
             let due = inner.deadline().is_some_and(|at| at <= now);
             let over = due
                 && match &mut inner.protocol {
-                    Protocol::Http(link) if inner.state == State::Loop => link.handle_timeout(now).is_err(),
+                    Protocol::Http(link) if inner.state == State::Loop => {
+                        let error = link.handle_timeout(now).err();
+                        refused = error.and_then(|error| self.refused(link, error));
+                        error.is_some()
+                    }
                     Protocol::WebSocket(link) if inner.state == State::WebSocket => {
                         link.handle_timeout(now).is_err()
                     }
@@ -490,6 +518,7 @@ impl Conn {
             }
             over
         };
+        self.log_refused(py, refused.as_ref());
         match self.state(py) {
             State::Flushing | State::Lingering if over => self.close(py, hub),
             State::Loop if over => self.shut(py, hub),

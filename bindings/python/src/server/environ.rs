@@ -13,7 +13,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use crate::server::body::RequestBody;
 use crate::server::connection::Conn;
 use crate::server::exchange::Request;
-use crate::server::log::Entry;
+use crate::server::log::{Entry, quotable};
 use crate::server::response::FileWrapper;
 use crate::server::text::{latin1, percent_decoded};
 use crate::server::upgrade::Upgrade;
@@ -84,18 +84,9 @@ pub(crate) fn request(py: Python<'_>, conn: &Arc<Conn>, head: &RequestHead<'_>) 
     })
 }
 
-/// The request line as the access log quotes it: nothing in it may end the quotes.
 fn request_line(head: &RequestHead<'_>) -> String {
     let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
-    let line = format!("{} {} {version}", head.method, head.target);
-    if !line.bytes().any(|byte| matches!(byte, b'"' | b'\\') || byte.is_ascii_control()) {
-        return line;
-    }
-    let escape = |character: char| match character {
-        '"' | '\\' | '\0'..='\x1f' | '\x7f' => format!("\\x{:02x}", u32::from(character)),
-        other => other.to_string(),
-    };
-    line.chars().map(escape).collect()
+    quotable(format!("{} {} {version}", head.method, head.target).as_bytes())
 }
 
 fn add_header(

@@ -71,6 +71,32 @@ pub(crate) struct Entry {
     pub(crate) begun: Instant,
 }
 
+/// A request line as the log quotes it: nothing in it may end the quotes, or move a terminal.
+pub(crate) fn quotable(line: &[u8]) -> String {
+    let mut quoted = String::with_capacity(line.len());
+    for &byte in line {
+        match byte {
+            b'"' | b'\\' | 0..=0x1f | 0x7f.. => {
+                // Writing to a string cannot fail.
+                let _ = write!(quoted, "\\x{byte:02x}");
+            }
+            _ => quoted.push(char::from(byte)),
+        }
+    }
+    quoted
+}
+
+/// The same of what should have been a request line, cut short.
+pub(crate) fn quotable_start(bytes: &[u8]) -> String {
+    /// Enough to know what it was.
+    const SHOWN: usize = 200;
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty());
+    let line = line.unwrap_or_default();
+    let shown = &line[..line.len().min(SHOWN)];
+    let rest = if shown.len() < line.len() { "..." } else { "" };
+    if shown.is_empty() { "-".into() } else { quotable(shown) + rest }
+}
+
 /// Lines that have not been written.
 #[derive(Debug, Default)]
 pub(crate) struct AccessLog {

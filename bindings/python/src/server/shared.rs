@@ -21,6 +21,9 @@ use crate::task::copy_context;
 /// Open connections at most; more wait in the kernel's queue.
 const CONNECTIONS: usize = 10_000;
 
+/// However short the keep-alive time is, a new connection has so long for its first byte.
+const FIRST: Duration = Duration::from_secs(10);
+
 /// A server's state. Guarded by the interpreter lock.
 pub(crate) struct Shared {
     pub(crate) app: Py<PyAny>,
@@ -63,6 +66,9 @@ impl Shared {
     ) -> PyResult<Self> {
         let mut http = http1::Limits::default();
         http.idle_time = Some(keep_alive);
+        // A client that says nothing at all is worth no more than one that has said something,
+        // but has to have the time to begin.
+        http.first_time = http.first_time.map(|time| time.min(keep_alive.max(FIRST)));
         http.first_time = http.first_time.map(|time| time.min(keep_alive));
         Ok(Self {
             app,

@@ -311,11 +311,8 @@ impl Server {
     /// Ends the connection with an answer to `error`, if one can be given and none has begun.
     #[cold]
     fn refuse(&mut self, error: Error, outbox: &mut Outbox) {
-        let code = match error {
-            Error::Timeout(Timer::Head | Timer::Body) => Some(408),
-            error => error.code(),
-        };
-        if let Some(code) = code.filter(|_| self.response == Response::None && self.state != State::Closed) {
+        let can_answer = self.response == Response::None && self.state != State::Closed;
+        if let Some(code) = error.status().filter(|_| can_answer) {
             let text = format!("{error}\n");
             let mut tail = outbox.tail();
             // Both are ours and sound.

@@ -228,6 +228,10 @@ def on_big(environ, start_response):
     return [b"x" * int(environ["QUERY_STRING"])]
 
 
+def on_query(environ, start_response):
+    return text(start_response, environ["QUERY_STRING"].encode())
+
+
 def on_pieces(environ, start_response):
     """More than the buffers of any network."""
     start_response("200 OK", [])

@@ -22,7 +22,6 @@ def balrog(*arguments, directory=HERE):
     ("arguments", "says"),
     [
         (["no.such.package"], "no"),
-        (["application:broken_factory()"], "no luck"),
         (["application:events()"], "events"),
         (["application:make()()"], "make()()"),
         (["application", "--bind", "nonsense"], "nonsense"),
@@ -36,6 +35,14 @@ def test_errors_at_the_start_are_one_line(arguments, says):
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1, result.stderr
     assert says in result.stderr
+
+
+def test_a_factory_that_fails_shows_where():
+    result = balrog("serve", "application:broken_factory()")
+    assert result.returncode == 2
+    *trace, last = result.stderr.splitlines()
+    assert "calling application:broken_factory() failed: RuntimeError: no luck" in last
+    assert "in broken_factory" in trace[1] and "serve.py" not in result.stderr
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0", "localhost:0"])
