@@ -253,3 +253,19 @@ fn an_idle_connection_costs_little() {
     while let Ok(Step::Event(_)) = link.poll_event(Instant::now()) {}
     assert!(size_of_val(&link) <= 512, "{} bytes", size_of_val(&link));
 }
+
+/// RFC 9110 section 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
+#[test]
+fn an_upgrade_field_is_named_by_the_connection() {
+    let now = Instant::now();
+    let mut link = Link::new(Server::new(Limits::default()));
+    link.receive(b"GET / HTTP/1.1\r\nHost: conf.test\r\n\r\n");
+    while !matches!(link.poll_event(now), Ok(Step::Event(ServerEvent::End))) {}
+    link.respond(426, "Upgrade Required", &[(b"Upgrade", b"websocket")], BodyLength::None, false).unwrap();
+    link.finish().unwrap();
+    let sent = String::from_utf8_lossy(link.transmit().unwrap()).into_owned();
+    assert!(
+        sent.contains("\r\nUpgrade: websocket\r\n") && sent.contains("\r\nConnection: upgrade\r\n"),
+        "{sent}"
+    );
+}

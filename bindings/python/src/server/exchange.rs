@@ -76,7 +76,7 @@ struct Exchange<'a, 'py> {
 impl<'py> Exchange<'_, 'py> {
     fn run(&self) {
         if let Some(Err(refusal)) = &self.request.upgrade {
-            let version: &[(&[u8], &[u8])] = &[(b"Sec-WebSocket-Version", b"13")];
+            let version: &[(&[u8], &[u8])] = &[(b"Upgrade", b"websocket"), (b"Sec-WebSocket-Version", b"13")];
             let headers = if refusal.status == 426 { version } else { &[] };
             return self.answer(refusal.status, refusal.reason, headers);
         }

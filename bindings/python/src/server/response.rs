@@ -212,6 +212,9 @@ impl Head {
             // The one wish about the connection that an application may have.
             if name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"close") {
                 self.close = true;
+            } else if self.status == 426 && name.eq_ignore_ascii_case(b"upgrade") {
+                // RFC 9110 section 15.5.22: "The server MUST send an Upgrade header field in a 426 response"
+                self.fields.push((name.to_vec(), value.to_vec()));
             } else if self.status != 101 {
                 return Err(PyValueError::new_err(format!(
                     "{shown} is a hop-by-hop header, which only the server may set (PEP 3333)"

@@ -88,6 +88,10 @@ impl Link<Server> {
             } else if keep {
                 out.extend_from_slice(b"Connection: keep-alive\r\n");
             }
+            // RFC 9110 section 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option"
+            if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"upgrade")) {
+                out.extend_from_slice(b"Connection: upgrade\r\n");
+            }
         })?;
         server.exchange.close = close;
         server.response = response;
