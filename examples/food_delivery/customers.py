@@ -233,6 +233,7 @@ class Customer:
         response = await self.websocket.upgrade("/ws/orders/", self.headers())
         if response.status != 101:
             raise ClientError(f"the WebSocket was answered {response.status}")
+        self.cookies |= response.cookies()
 
     async def order(self, fields: dict[str, object], path: str = "/orders/") -> Response:
         """Places an order."""
