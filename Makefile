@@ -5,7 +5,10 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 # pytest arguments, for example: make test-python ARGS="-k admin -x"
 ARGS :=
-setup = @python=$$(scripts/python) && "$$python" scripts/environment.py
+TESTS := tests/python
+# What test-pythons makes with each interpreter.
+WHAT := test-python test-django
+setup = @python=$$(scripts/python) && "$$python" scripts/environment.py --venv $(VENV)
 
 .PHONY: help
 help: ## Show these commands
@@ -27,7 +30,19 @@ test-rust: ## Run the Rust tests
 test-python: ## Run the Python tests, Chromium's included
 	$(setup) runtime test
 	@$(PYTHON) scripts/chromium.py --install
-	$(PYTHON) -m pytest tests/python $(ARGS)
+	$(PYTHON) -m pytest $(TESTS) $(ARGS)
+
+.PHONY: test-smoke
+test-smoke: ## Run the quick part of the Python tests: hub, server, the example's answers
+	$(setup) runtime test
+	$(PYTHON) -m pytest $(addprefix tests/python/,hub server django_engine food_delivery/test_same_answers.py) $(ARGS)
+
+.PHONY: test-pythons
+test-pythons: ## Run the Python and Django's tests on every CPython 3.11-3.13 found; WHAT=test-smoke less
+	@scripts/python --each | while read -r version python; do \
+		echo "== CPython $$version, $$python"; \
+		BALROG_PYTHON="$$python" $(MAKE) --no-print-directory $(WHAT) VENV=.venv-$$version </dev/null || exit 1; \
+	done
 
 .PHONY: test-django
 test-django: ## Run Django's own tests on balrog.django.postgresql
