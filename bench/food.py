@@ -2,8 +2,9 @@
 """`make bench-food`: the example's view beside what else a Django team would use, one worker each.
 
 Every rival runs the very view of the example, but for the async one, which is the same in async style. The kitchen
-takes 50 ms. The server has core 0; the generator, the kitchen and PostgreSQL have core 1. Rounds are interleaved, so
-that a noisy moment hits everyone; medians are printed.
+takes 50 ms. The server has core 0; the generator, the kitchen and PostgreSQL have core 1. Everybody has at most 20
+database connections, and keeps its own defaults otherwise, but for what would refuse the load: backlog and connections.
+Rounds are interleaved, so that a noisy moment hits everyone; medians are printed.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def rivals() -> list[Rival]:
 def measure(rival: Rival, in_flight: int, env: dict[str, str], seconds: float) -> None:
     with rival.start(env) as service:
         port = str(service.address[1])
-        generator = ["taskset", "-c", str(support.CLIENT_CORE), sys.executable, str(support.ROOT / "bench" / "load.py")]
+        generator = [sys.executable, str(support.ROOT / "bench" / "load.py")]
         options = ["--port", port, "--path", rival.path, "--connections", str(in_flight), "--seconds", str(seconds)]
         done = subprocess.run([*generator, *options], capture_output=True, text=True, timeout=seconds + 120)
         if done.returncode != 0:
@@ -107,10 +108,10 @@ def main() -> int:
     arguments = parser.parse_args()
     support.need_two_cores()
     raise_descriptor_limit(8_192)
+    support.leave_the_servers_core()
     words = arguments.only.split(",")
     measured = [rival for rival in rivals() if any(word in rival.name for word in words)]
-    # Rivals without a pool take a connection for every order in flight.
-    with Postgres(max_connections=2300) as postgres, Kitchen(0.05, core=support.CLIENT_CORE) as kitchen:
+    with Postgres() as postgres, Kitchen(0.05) as kitchen:
         env = environment(postgres, kitchen.url)
         manage(["migrate", "--verbosity", "0"], env)
         for round_number in range(arguments.rounds):

@@ -61,6 +61,11 @@ def need_two_cores() -> None:
         sys.exit("bench: cores 0 and 1 are needed, one for the server and one for the generator")
 
 
+def leave_the_servers_core() -> None:
+    """From here on this process, and whatever it starts without a core of its own, is on the generator's."""
+    os.sched_setaffinity(0, {CLIENT_CORE})
+
+
 def median(values: list[float]) -> float:
     """The median, not-a-number for no values."""
     return statistics.median(values) if values else float("nan")
