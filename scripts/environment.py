@@ -76,18 +76,19 @@ class Environment:
         for group, _, digest in stale:
             self._set_stamp(f"group-{group}", digest)
 
+    def is_built(self) -> bool:
+        """Whether the extension is there and made from these sources."""
+        built = self._built()
+        return bool(built) and self._stamp("extension") == f"{source_digest()} {built}"
+
     def build(self) -> None:
         """Builds the extension in release mode and installs the package in place, if a source has changed."""
-        digest = source_digest()
-        built = self._built()
-        if built and self._stamp("extension") == f"{digest} {built}":
+        if self.is_built():
             return
-        if shutil.which("cargo") is None:
-            raise SetupError("cargo not found: install Rust 1.88 or newer (Debian's own is older; see rust-lang.org)")
         say("building the extension in release mode; a first build takes a minute or two")
         maturin = [str(self.directory / "bin" / "maturin"), "develop", "--release", "--locked"]
         run([*maturin, "--manifest-path", str(MANIFEST)], quiet=True, VIRTUAL_ENV=str(self.directory))
-        self._set_stamp("extension", f"{digest} {self._built()}")
+        self._set_stamp("extension", f"{source_digest()} {self._built()}")
 
     def _built(self) -> str:
         """Identity of the extension that this interpreter would load; empty when there is none."""
@@ -173,6 +174,9 @@ def main() -> int:
     with open(run_directory / "setup.lock", "w") as lock:  # two `make` at once take turns
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
+            # Said before anything is downloaded.
+            if not arguments.no_build and not environment.is_built() and shutil.which("cargo") is None:
+                raise SetupError("cargo not found: install Rust 1.88 or newer (Debian's is older; see rust-lang.org)")
             environment.ensure()
             environment.install(arguments.groups if arguments.no_build else ["build", *arguments.groups])
             if not arguments.no_build:
