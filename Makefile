@@ -6,8 +6,9 @@ PYTHON := $(VENV)/bin/python
 # pytest arguments, for example: make test-python ARGS="-k admin -x"
 ARGS :=
 TESTS := tests/python
-# What test-pythons makes with each interpreter.
+# What test-pythons makes, and with which interpreters: --each, or the --others than the newest.
 WHAT := test-python test-django
+WHICH := --each
 setup = @python=$$(scripts/python) && "$$python" scripts/environment.py --venv $(VENV)
 
 .PHONY: help
@@ -39,7 +40,7 @@ test-smoke: ## Run the quick part of the Python tests: hub, server, the example'
 
 .PHONY: test-pythons
 test-pythons: ## Run the Python and Django's tests on every CPython 3.11-3.13 found; WHAT=test-smoke less
-	@scripts/python --each | while read -r version python; do \
+	@scripts/python $(WHICH) | while read -r version python; do \
 		echo "== CPython $$version, $$python"; \
 		BALROG_PYTHON="$$python" $(MAKE) --no-print-directory $(WHAT) VENV=.venv-$$version </dev/null || exit 1; \
 	done
