@@ -4,6 +4,9 @@
 Safe to run again: a seed is named after its case, and what a fuzzer has found is left alone.
 """
 
+import base64
+import hashlib
+import hmac
 import json
 import random
 import re
@@ -167,6 +170,102 @@ def deflate() -> None:
             write("ws_deflate", f"{name}-{choice:02x}", bytes([choice]) + data)
 
 
+def scram() -> bytes:
+    """The server's part of an exchange whose client nonce is of the byte 7, as the tests' is."""
+    nonce = base64.b64encode(bytes([7] * 18)).decode()
+    salt, iterations = b"salt", 2
+    first = f"r={nonce}server,s={base64.b64encode(salt).decode()},i={iterations}"
+    bare = f"n=,r={nonce}"
+    final = f"c=biws,r={nonce}server"
+    salted = hashlib.pbkdf2_hmac("sha256", b"sesame", salt, iterations)
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    signature = hmac.digest(server_key, f"{bare},{first},{final}".encode(), "sha256")
+    return (
+        authentication(10, b"SCRAM-SHA-256\0\0")
+        + authentication(11, first.encode())
+        + authentication(12, b"v=" + base64.b64encode(signature))
+    )
+
+
+def message(tag: bytes, body: bytes = b"") -> bytes:
+    return tag + struct.pack(">I", len(body) + 4) + body
+
+
+def authentication(kind: int, rest: bytes = b"") -> bytes:
+    return message(b"R", struct.pack(">I", kind) + rest)
+
+
+def postgres() -> None:
+    """The first byte is what the session's owner does; see `Session` of the tests."""
+    welcome = (
+        authentication(0)
+        + message(b"S", b"server_version\x0015.6\0")
+        + message(b"K", b"\0\0\0\1abcd")
+        + message(b"Z", b"I")
+    )
+    columns = message(
+        b"T", b"\0\2a\0\0\0\0\0\0\0\0\0\0\x17\0\4\xff\xff\xff\xff\0\0b\0" + bytes(8) + b"\0\x19\xff\xff" + bytes(6)
+    )
+    row = message(b"D", b"\0\2\0\0\0\0011\xff\xff\xff\xff")
+    long_row = message(b"D", b"\0\2\0\0\0\x46" + b"x" * 70 + b"\0\0\0\0")
+    done, ready = message(b"C", b"SELECT 1\0"), message(b"Z", b"I")
+    error = message(b"E", b"SERROR\0VERROR\0C42601\0Mbad\0\0")
+    notice = message(b"N", b"SNOTICE\0VNOTICE\0C00000\0Mhm\0\0")
+    notification = message(b"A", b"\0\0\0\1news\0text\0")
+    copy = b"\0\0\1\0\0"
+    select = columns + row + long_row + done
+    extended = message(b"1") + message(b"t", b"\0\1\0\0\0\x19") + columns
+    streams = {
+        "query": (0, (select + ready) * 4),
+        "query-any-time": (0, notice + columns + notification + row + notice + done + ready),
+        "query-error": (0, columns + error + message(b"Z", b"E") + message(b"I") + ready),
+        "query-empty": (0, message(b"I") + ready),
+        "fatal": (0, message(b"E", b"SFATAL\0VFATAL\0C57P01\0Mbye\0\0")),
+        "unasked-row": (0, row),
+        "short-row": (0, columns + message(b"D", b"\0\1\0\0\0\0011") + done + ready),
+        "negative-length": (0, columns + message(b"D", b"\0\2\xff\xff\xff\xfe\xff\xff\xff\xff")),
+        "unknown-message": (0, message(b"y")),
+        "huge-length": (0, b"D\x7f\xff\xff\xff"),
+        "small-length": (0, b"C\0\0\0\3"),
+        "batch": (1, message(b"1") + message(b"2") + columns + row + done + ready),
+        "batch-error": (1, error + ready),
+        "pipeline": (
+            2,
+            (extended + ready + message(b"2") + columns + row + message(b"s") + message(b"3") * 2 + ready) * 2,
+        ),
+        "pipeline-error": (2, error + ready + error + ready),
+        "copy": (
+            3,
+            message(b"G", copy) + done + message(b"H", copy) + message(b"d", b"1\n") * 2 + message(b"c") + done + ready,
+        ),
+        "copy-both": (3, message(b"W", copy) + message(b"d", b"x") + error + ready),
+        "two-queries": (4, select + ready + select + ready),
+        "recover": (5, select + ready),
+        "large": (0 | 32, columns + row + long_row + done + ready),
+        "large-copy": (3 | 32, message(b"H", copy) + message(b"d", b"y" * 90) + message(b"c") + done + ready),
+    }
+    for name, (choice, data) in streams.items():
+        write("pg_frontend", name, bytes([choice]) + welcome + data)
+    logins = {
+        "scram": scram() + welcome,
+        "scram-bad-signature": scram()[:-4] + b"AAA=" + welcome,
+        "scram-many-iterations": authentication(10, b"SCRAM-SHA-256\0\0")
+        + authentication(11, f"r={base64.b64encode(bytes([7] * 18)).decode()}x,s=c2FsdA==,i=2147483647".encode()),
+        "scram-plus-only": authentication(10, b"SCRAM-SHA-256-PLUS\0\0"),
+        "md5": authentication(5, b"salt") + welcome,
+        "cleartext": authentication(3) + welcome,
+        "cleartext-allowed": authentication(3) + welcome,
+        "gss": authentication(7),
+        "negotiate": message(b"v", b"\0\3\0\0\0\0\0\0") + welcome,
+        "long-key": authentication(0) + message(b"K", b"\0\0\0\1" + b"k" * 32) + ready,
+        "error": message(b"E", b"SFATAL\0VFATAL\0C28P01\0Mno\0\0"),
+        "old-error": b"Esorry\0",
+    }
+    for name, data in logins.items():
+        choice = {"cleartext-allowed": 8, "negotiate": 16, "long-key": 16}.get(name, 0)
+        write("pg_frontend", f"login-{name}", bytes([choice]) + data)
+
+
 def choices() -> None:
     """Where the bytes are choices, any do."""
     for corpus in ("h1_pair", "h1_ops"):
@@ -179,4 +278,5 @@ if __name__ == "__main__":
     http()
     websocket()
     deflate()
+    postgres()
     choices()

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::harness::http::{ClientSide, ServerSide};
+use crate::harness::postgres::Session;
 use crate::harness::websocket::PeerSide;
 use crate::harness::{Subject, feed};
 use crate::replay::corpus;
@@ -66,5 +67,12 @@ fn websocket_client() {
 fn websocket_compression() {
     for (path, bytes) in corpus("ws_deflate") {
         every_cut_of(&PeerSide::deflating(bytes[0]), &path, &bytes[1..]);
+    }
+}
+
+#[test]
+fn postgres_frontend() {
+    for (path, bytes) in corpus("pg_frontend") {
+        every_cut_of(&Session(bytes[0]), &path, &bytes[1..]);
     }
 }

@@ -8,6 +8,7 @@ pub mod exchange;
 pub mod http;
 pub mod numbers;
 pub mod pair;
+pub mod postgres;
 pub mod server_model;
 pub mod targets;
 pub mod websocket;

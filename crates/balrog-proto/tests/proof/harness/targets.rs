@@ -1,6 +1,7 @@
 //! The fuzz targets: what each does with its bytes. A panic is a finding.
 
 use super::http::{ClientSide, ServerSide};
+use super::postgres::Session;
 use super::websocket::PeerSide;
 use super::{check_pieces, feed};
 use super::{exchange, server_model};
@@ -24,6 +25,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ws_client_split", corpus: "ws_client", run: ws_client_split },
     Target { name: "ws_deflate", corpus: "ws_deflate", run: ws_deflate },
     Target { name: "ws_deflate_split", corpus: "ws_deflate", run: ws_deflate_split },
+    Target { name: "pg_frontend", corpus: "pg_frontend", run: pg_frontend },
+    Target { name: "pg_frontend_split", corpus: "pg_frontend", run: pg_frontend_split },
     Target { name: "h1_pair", corpus: "h1_pair", run: h1_pair },
     Target { name: "h1_ops", corpus: "h1_ops", run: h1_ops },
 ];
@@ -88,5 +91,18 @@ pub fn ws_deflate(bytes: &[u8]) {
 pub fn ws_deflate_split(bytes: &[u8]) {
     if let Some((choice, frames)) = bytes.split_first() {
         check_pieces(&PeerSide::deflating(*choice), frames);
+    }
+}
+
+/// The first byte chooses what the owner does.
+pub fn pg_frontend(bytes: &[u8]) {
+    if let Some((choice, messages)) = bytes.split_first() {
+        feed(&Session(*choice), [messages]);
+    }
+}
+
+pub fn pg_frontend_split(bytes: &[u8]) {
+    if let Some((choice, messages)) = bytes.split_first() {
+        check_pieces(&Session(*choice), messages);
     }
 }
