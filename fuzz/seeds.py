@@ -62,6 +62,9 @@ def http() -> None:
     for case in json.loads((CORPORA / "http-client-bad-answers.json").read_text()):
         if case["data"]:
             write("h1_client", case["id"], case["data"].encode("latin-1")[: 2 * LONGEST])
+    for number, case in enumerate(json.loads((CORPORA / "llhttp.json").read_text())["cases"]):
+        corpus = "h1_server" if case["id"].startswith("request") else "h1_client"
+        write(corpus, f"llhttp-{number}", case["input"].encode("latin-1"))
     # Each length of target stands for another application; see `ServerSide` of the tests.
     for number, target in enumerate(["/", "/a", "/aa", "/aaa"]):
         get = f"GET {target} HTTP/1.1\r\nHost: a\r\n"

@@ -1,5 +1,6 @@
 //! Words of a protocol in a wrong order, with a few wrong bytes: gets deeper than noise.
 
+use crate::harness::differential;
 use crate::harness::http::{ClientSide, ServerSide};
 use crate::harness::numbers::Numbers;
 use crate::harness::websocket::PeerSide;
@@ -90,4 +91,15 @@ fn websocket_client() {
         .collect();
     let words: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
     survives(&PeerSide::client(), &words);
+}
+
+#[test]
+fn other_implementations_agree() {
+    let mut numbers = Numbers::new(0xd1ff);
+    for _ in 0..4_000 {
+        let bytes = soup(&mut numbers, HTTP);
+        differential::request_head(&bytes);
+        differential::response_head(&bytes);
+        differential::frames(&soup(&mut numbers, FRAMES));
+    }
 }

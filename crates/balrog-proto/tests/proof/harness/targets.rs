@@ -4,7 +4,7 @@ use super::http::{ClientSide, ServerSide};
 use super::postgres::Session;
 use super::websocket::PeerSide;
 use super::{check_pieces, feed};
-use super::{exchange, server_model};
+use super::{differential, exchange, server_model};
 
 /// A target, and the corpus that it shares with others: a directory in `fuzz/corpus`.
 pub struct Target {
@@ -19,8 +19,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "h1_server_split", corpus: "h1_server", run: h1_server_split },
     Target { name: "h1_client", corpus: "h1_client", run: h1_client },
     Target { name: "h1_client_split", corpus: "h1_client", run: h1_client_split },
+    Target { name: "h1_server_diff", corpus: "h1_server", run: h1_server_diff },
+    Target { name: "h1_client_diff", corpus: "h1_client", run: h1_client_diff },
     Target { name: "ws_server", corpus: "ws_server", run: ws_server },
     Target { name: "ws_server_split", corpus: "ws_server", run: ws_server_split },
+    Target { name: "ws_server_diff", corpus: "ws_server", run: ws_server_diff },
     Target { name: "ws_client", corpus: "ws_client", run: ws_client },
     Target { name: "ws_client_split", corpus: "ws_client", run: ws_client_split },
     Target { name: "ws_deflate", corpus: "ws_deflate", run: ws_deflate },
@@ -40,6 +43,10 @@ pub fn h1_pair(bytes: &[u8]) {
 pub fn h1_ops(bytes: &[u8]) {
     server_model::run(bytes);
 }
+
+pub use differential::frames as ws_server_diff;
+pub use differential::request_head as h1_server_diff;
+pub use differential::response_head as h1_client_diff;
 
 pub fn h1_server(bytes: &[u8]) {
     feed(&ServerSide::default(), [bytes]);

@@ -1,0 +1,3 @@
+#![no_main]
+
+balrog_fuzz::target!(h1_client_diff);
