@@ -9,11 +9,12 @@
 
 mod http1;
 mod measure;
+mod websocket;
 
 use measure::Row;
 
 fn rows() -> Vec<Row> {
-    [http1::rows()].into_iter().flatten().collect()
+    [http1::rows(), websocket::rows()].into_iter().flatten().collect()
 }
 
 fn main() {
