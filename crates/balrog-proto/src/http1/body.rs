@@ -248,6 +248,8 @@ impl Body {
         let mut at = 0;
         if self.state == State::DataCr && matches!(input, [b'\r', b'\n', ..]) {
             (at, self.state) = (2, SIZE);
+        } else if self.state == State::DataLf && input.first() == Some(&b'\n') {
+            (at, self.state) = (1, SIZE);
         }
         if self.state == SIZE {
             if let Some((size, n)) = size_line(&input[at..]) {
