@@ -4,9 +4,10 @@
     scripts/bench_proto_gate.py             # fails if a path needs 2 % more than its count
     scripts/bench_proto_gate.py --update    # keeps the counts of this machine's compiler
 
-A path is our side of a row of ``make bench-proto``. It runs under valgrind twice, with few and with many rounds, so that
-what one round costs is known without what the program does around it. Counts hold for one compiler and one processor
-architecture; where there are none for this one, that is said and nothing fails. Only the standard library is used.
+A path is our side of a row of ``make bench-proto``. It runs under valgrind twice, with few and with many rounds, so
+that what one round costs is known without what the program does around it. Counts hold for one compiler and one
+processor architecture; where there are none for this one, that is said and nothing fails. Only the standard library is
+used.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def measure() -> dict[str, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--update", action="store_true", help="keep the counts that are found")
     update = parser.parse_args().update
     if shutil.which("valgrind") is None:
