@@ -58,6 +58,11 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (60); ARGS="h1_server ..." for some
 wasm: ## Prove that balrog-proto asks its host for nothing
 	@python=$$(scripts/python) && "$$python" scripts/wasm_gate.py
 
+.PHONY: test-requests
+test-requests: ## Run requests' own tests through balrog.requests
+	$(setup) runtime test requests-suite
+	$(PYTHON) tests/python/client/run_requests_suite.py $(ARGS)
+
 .PHONY: bench-food
 bench-food: ## The example's view beside gevent, threads and async views
 	$(setup) runtime

@@ -1,24 +1,25 @@
 //! The HTTP client for `balrog.requests`.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use balrog::http::{Client, Error, Phase, Request, Response};
+use balrog::http::{Client, Error, Kind, Phase, Proxy, Request, Response};
 use balrog::tls::TlsConfig;
 use balrog_proto::http1::{BodyLength, Version};
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyTypeError, PyUnicodeEncodeError, PyValueError};
+use pyo3::exceptions::{PyException, PyRuntimeError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyIterator, PyString};
 
 use crate::cell::GilCell;
 use crate::interrupt::to_py_err;
+use crate::wait::with_scopes;
 
 create_exception!(
     balrog,
     HttpError,
     PyException,
-    "An exchange failed. ``args`` are the phase (request, connect, tls, send, head or body), whether its time ran out, and the message."
+    "An exchange failed. ``args`` are the phase (request, resolve, connect, proxy, tls, send, head or body), the kind (timeout, closed, protocol, certificate or other), and the message."
 );
 
 /// Whom to trust and who to be in TLS. Make one and keep it: connections of two are not shared.
@@ -27,8 +28,8 @@ struct Tls(TlsConfig);
 
 #[pymethods]
 impl Tls {
-    /// ``authorities`` is a PEM file; ``None`` trusts anybody. ``certificate`` and ``key`` are
-    /// PEM files too.
+    /// ``authorities`` is a PEM file, or a directory of such as ``openssl rehash`` leaves it;
+    /// ``None`` trusts anybody. ``certificate`` and ``key`` are PEM files too.
     #[new]
     #[pyo3(signature = (authorities = None, certificate = None, key = None))]
     fn new(
@@ -72,7 +73,7 @@ impl HttpResponse {
     fn read<'py>(&self, py: Python<'py>, most: Option<usize>) -> PyResult<Bound<'py, PyBytes>> {
         // Out of its cell while it waits, so that nobody else finds it borrowed.
         let Some(mut response) = self.response.borrow_mut(py).take() else {
-            return Err(PyValueError::new_err("another task reads this response"));
+            return Err(PyRuntimeError::new_err("another task reads this response"));
         };
         let read = response.read(most.unwrap_or(usize::MAX));
         *self.response.borrow_mut(py) = Some(response);
@@ -96,9 +97,10 @@ impl HttpResponse {
 /// Sends a request and waits for the head of its response.
 ///
 /// ``body`` is bytes, an iterable of bytes (sent chunked, or with the length given in
-/// ``length``), or ``None``. Times are in seconds, ``None`` is unlimited.
+/// ``length``), or ``None``. Times are in seconds, ``None`` is unlimited. ``proxy`` is its host,
+/// its port and header fields for it. Connections with an ``owner`` other than 0 are its own.
 #[pyfunction]
-#[pyo3(signature = (method, host, port, target, authority, headers, body, length, connect_timeout, read_timeout, tls))]
+#[pyo3(signature = (method, host, port, target, authority, headers, body, length, connect_timeout, read_timeout, tls, proxy, owner))]
 #[allow(clippy::too_many_arguments)] // One flat call is the cheapest way into Rust.
 fn http_send(
     py: Python<'_>,
@@ -107,17 +109,20 @@ fn http_send(
     port: u16,
     target: &str,
     authority: &str,
-    headers: Vec<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+    headers: Fields<'_>,
     body: Option<Bound<'_, PyAny>>,
     length: Option<u64>,
     connect_timeout: Option<f64>,
     read_timeout: Option<f64>,
     tls: Option<Bound<'_, Tls>>,
+    proxy: Option<(String, u16, Fields<'_>)>,
+    owner: u64,
 ) -> PyResult<HttpResponse> {
-    let headers = headers
-        .iter()
-        .map(|(name, value)| Ok((bytes(name)?, bytes(value)?)))
-        .collect::<PyResult<Vec<(Vec<u8>, Vec<u8>)>>>()?;
+    let headers = fields(&headers)?;
+    let proxy = match proxy {
+        Some((host, port, headers)) => Some(Proxy { host, port, headers: fields(&headers)? }),
+        None => None,
+    };
     let headers: Vec<(&[u8], &[u8])> = headers.iter().map(|(name, value)| (&name[..], &value[..])).collect();
     let tls = tls.as_ref().map(|tls| &tls.get().0);
     let request = Request {
@@ -130,6 +135,8 @@ fn http_send(
         headers: &headers,
         connect_timeout: seconds(connect_timeout)?,
         read_timeout: seconds(read_timeout)?,
+        proxy: proxy.as_ref(),
+        owner,
     };
     let response = match body {
         None => Client.send(&request, b""),
@@ -139,6 +146,12 @@ fn http_send(
         },
     };
     finish(py, response)
+}
+
+type Fields<'py> = Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>;
+
+fn fields(given: &Fields<'_>) -> PyResult<Vec<(Vec<u8>, Vec<u8>)>> {
+    given.iter().map(|(name, value)| Ok((bytes(name)?, bytes(value)?))).collect()
 }
 
 fn stream(
@@ -169,18 +182,38 @@ fn finish(py: Python<'_>, response: Result<Response, Error>) -> PyResult<HttpRes
 }
 
 fn raise(py: Python<'_>, error: &Error) -> PyErr {
-    if let Some(interrupt) = error.interrupt().filter(|_| !error.timed_out) {
-        return to_py_err(py, interrupt);
+    let kind = error.kind();
+    if let Some(interrupt) = error.interrupt() {
+        // A scope's deadline that has passed is the scope's to tell, not the client's.
+        if kind != Kind::Timeout
+            || with_scopes(py, |scopes| scopes.limits(Instant::now()).check(Instant::now())).is_err()
+        {
+            return to_py_err(py, interrupt);
+        }
     }
     let phase = match error.phase {
         Phase::Request => "request",
+        Phase::Resolve => "resolve",
         Phase::Connect => "connect",
+        Phase::Proxy => "proxy",
         Phase::Tls => "tls",
         Phase::Send => "send",
         Phase::Head => "head",
         Phase::Body => "body",
     };
-    HttpError::new_err((phase, error.timed_out, error.to_string()))
+    let kind = match kind {
+        Kind::Timeout => "timeout",
+        Kind::Closed => "closed",
+        Kind::Protocol => "protocol",
+        Kind::Certificate => "certificate",
+        Kind::Other => "other",
+    };
+    HttpError::new_err((phase, kind, error.to_string()))
+}
+
+/// Ends idle connections of this thread whose time has come. Called by its loop now and then.
+pub(crate) fn sweep() {
+    balrog::http::sweep();
 }
 
 fn seconds(value: Option<f64>) -> PyResult<Option<Duration>> {

@@ -573,6 +573,7 @@ impl Hub {
         for request in self.remote.drain() {
             self.take_in(request);
         }
+        crate::client::sweep();
         let now = Instant::now();
         self.scheduler.borrow_mut().expire(now);
         loop {

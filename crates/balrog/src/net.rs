@@ -1,13 +1,14 @@
 //! TCP streams that wait through the thread's backend.
 
+mod connect;
+
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use balrog_backends::{Interest, offload, wait_io};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use balrog_backends::{Interest, wait_io};
+
+pub use connect::resolve;
 
 /// A connection whose reads and writes wait no longer than their time-outs.
 #[derive(Debug)]
@@ -22,39 +23,42 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
-    /// Connects to `host`, a name or an address, trying each of its addresses in turn.
+    /// Connects to `host`, a name or an address, as [`resolve`] and [`TcpStream::connect_any`] do.
     ///
     /// # Errors
     ///
-    /// `TimedOut` at the deadline, else what the last address answered; an interrupt as
-    /// described at [`balrog_sched::Interrupt`].
+    /// Theirs.
     pub fn connect(host: &str, port: u16, deadline: Option<Instant>) -> io::Result<Self> {
-        let addresses = resolve(host, port, deadline)?;
-        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
-        let count = addresses.len();
-        for (index, address) in addresses.into_iter().enumerate() {
-            // An address that does not answer must leave time for the others.
-            let left = (count - index) as u32;
-            let until =
-                deadline.map(|at| Instant::now() + at.saturating_duration_since(Instant::now()) / left);
-            match connect_to(address, until) {
-                Ok(stream) => return Ok(stream),
-                Err(error)
-                    if balrog_sched::Interrupt::of(&error)
-                        .is_some_and(|it| it != balrog_sched::Interrupt::Deadline) =>
-                {
-                    return Err(error);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        Self::connect_any(resolve(host, port, deadline)?, deadline)
+    }
+
+    /// Connects to whichever of the addresses answers first. They are tried in their order, the
+    /// next one when the one before has failed or 250 ms have passed (RFC 8305 section 5).
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` at the deadline, else what the first address answered; an interrupt as
+    /// described at [`balrog_sched::Interrupt`].
+    pub fn connect_any(addresses: Vec<std::net::SocketAddr>, deadline: Option<Instant>) -> io::Result<Self> {
+        let inner = connect::race(addresses, deadline)?;
+        // Requests go out whole; waiting for more to send with them only delays them.
+        inner.set_nodelay(true)?;
+        Ok(Self { inner, read_timeout: None, write_timeout: None, deadline: None })
     }
 
     /// Whether the connection, which is idle, still is one: the peer neither closed it nor
     /// sent anything unasked.
     pub fn is_alive(&self) -> bool {
         matches!(self.inner.peek(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Reads what is there already, without a wait.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when that is nothing.
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer)
     }
 
     fn wait(
@@ -68,34 +72,6 @@ impl TcpStream {
         let until = [until, self.deadline].into_iter().flatten().min();
         Ok(wait_io(self.inner.as_fd(), interest, until)?)
     }
-}
-
-/// The addresses of a host name; looked up off the scheduler's thread, with a deadline.
-fn resolve(host: &str, port: u16, deadline: Option<Instant>) -> io::Result<Vec<SocketAddr>> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    let name = bare.to_owned();
-    offload(move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect), deadline)?
-}
-
-fn connect_to(address: SocketAddr, deadline: Option<Instant>) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    match connect(&socket, &address) {
-        Ok(()) => {}
-        Err(Errno::INPROGRESS) => {
-            wait_io(socket.as_fd(), Interest::Writable, deadline)?;
-            sockopt::socket_error(&socket)??;
-        }
-        Err(error) => return Err(error.into()),
-    }
-    let inner = std::net::TcpStream::from(socket);
-    // Requests go out whole; waiting for more to send with them only delays them.
-    inner.set_nodelay(true)?;
-    Ok(TcpStream { inner, read_timeout: None, write_timeout: None, deadline: None })
 }
 
 impl Read for TcpStream {

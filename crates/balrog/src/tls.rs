@@ -1,17 +1,16 @@
 //! TLS by rustls, for clients.
 
+mod trust;
+
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
-};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, KeyLogFile, StreamOwned};
 
 use crate::net::TcpStream;
 
@@ -23,9 +22,12 @@ pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 pub struct TlsConfig(Arc<ClientConfig>);
 
 impl TlsConfig {
-    /// Trusts the certificate authorities in a PEM file; without one, trusts anybody, which
-    /// is no protection against whoever sits in between. `identity` is a client certificate:
-    /// PEM files with its chain and its key, which may be the same.
+    /// Trusts the certificates in a PEM file, or in the files of a directory that are named as
+    /// `openssl rehash` does (`5ed36f99.0`); without either, trusts anybody, which is no
+    /// protection against whoever sits in between. A server's own certificate among those
+    /// trusted is enough, whoever issued it. `identity` is a client certificate: PEM files with
+    /// its chain and its key, which may be the same. The keys of connections are written to the
+    /// file that the environment's `SSLKEYLOGFILE` names, if it does.
     ///
     /// # Errors
     ///
@@ -34,19 +36,23 @@ impl TlsConfig {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        let builder = match authorities {
-            Some(path) => builder.with_root_certificates(roots(path)?),
-            None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
-        };
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(match authorities {
+                Some(path) => trust::these(path, provider)?,
+                None => trust::anybody(provider),
+            });
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
-                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| file_error(key, error))?;
-                builder.with_client_auth_cert(certificates(chain)?, key).map_err(io::Error::other)?
+                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| {
+                    trust::file_error(key, format_args!("no private key without a passphrase: {error}"))
+                })?;
+                builder.with_client_auth_cert(trust::certificates(chain)?, key).map_err(io::Error::other)?
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.key_log = Arc::new(KeyLogFile::new());
         Ok(Self(Arc::new(config)))
     }
 
@@ -62,6 +68,8 @@ impl TlsConfig {
     /// `InvalidData` when the certificate or the handshake is not sound.
     pub fn connect(&self, host: &str, mut stream: TcpStream) -> io::Result<TlsStream> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        // A name may be written with the dot of the root, a certificate has it without.
+        let bare = bare.strip_suffix('.').unwrap_or(bare);
         let name = ServerName::try_from(bare.to_owned()).map_err(|_| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -79,64 +87,5 @@ impl TlsConfig {
 impl fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsConfig").finish_non_exhaustive()
-    }
-}
-
-fn roots(path: &Path) -> io::Result<RootCertStore> {
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(certificates(path)?);
-    if store.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{} has no certificate", path.display()),
-        ));
-    }
-    Ok(store)
-}
-
-fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| file_error(path, error))
-}
-
-fn file_error(path: &Path, error: impl fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
-}
-
-/// Believes everybody, for `verify=False`.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

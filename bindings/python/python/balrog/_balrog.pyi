@@ -169,4 +169,6 @@ def http_send(
     connect_timeout: float | None,
     read_timeout: float | None,
     tls: Tls | None,
+    proxy: tuple[str, int, Sequence[tuple[str | bytes, str | bytes]]] | None,
+    owner: int,
 ) -> HttpResponse: ...

@@ -1,24 +1,36 @@
-"""Content codings of a response's body, with limits against bombs and without mercy for cut ones."""
+"""Content codings of a response's body: bounded slices, limits against bombs, no mercy for cut ones."""
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from urllib3 import response as _urllib3
-from urllib3.exceptions import DecodeError
+try:
+    try:
+        import brotlicffi as brotli  # type: ignore[import-not-found]
+    except ImportError:
+        import brotli  # type: ignore[import-not-found]
+except ImportError:
+    brotli = None
+
+try:
+    if sys.version_info >= (3, 14):
+        from compression import zstd  # type: ignore[import-not-found]
+    else:
+        from backports import zstd  # type: ignore[import-not-found]
+except ImportError:
+    zstd = None
 
 #: A body may grow to this size (bytes) before its ratio counts.
 FREE_SIZE = 1 << 20
-#: Then it may be this many times the size of what was received.
+#: Then it may be this many times the size of what was received, after each coding.
 MAX_RATIO = 1000
 #: Codings one upon the other, as many as urllib3 takes.
 MAX_CODINGS = 5
-#: Decoders hand out no more than this at a time.
-_PIECE = 1 << 16
-#: What is fed at a time to one that knows no such limit.
-_SLICE = 64
+#: Decoders hand out no more than about this at a time.
+SLICE = 1 << 16
 
 
 class Decoder:
@@ -31,22 +43,42 @@ class Decoder:
         self._stages = stages
         self._limit = limit
         self._taken = 0
-        self._given = 0
 
-    def decode(self, piece: bytes, last: bool) -> bytes:
+    def decode(self, piece: bytes, last: bool) -> Iterator[bytes]:
+        """What ``piece`` decodes to, in slices that are made as they are asked for.
+
+        All are to be taken before the next piece. Empty ones stand for work without a result yet.
+        """
         self._taken += len(piece)
         pieces: Iterable[bytes] = [piece] if piece else []
         for stage in self._stages:
-            pieces = _through(stage, pieces, last)
-        out = []
-        for decoded in pieces:
-            self._given += len(decoded)
-            if self._given > FREE_SIZE and self._given > MAX_RATIO * self._taken:
-                raise ValueError(f"it grows by more than {MAX_RATIO} to 1")
-            if self._limit is not None and self._given > self._limit:
-                raise ValueError(f"it has more than {self._limit} bytes; read it with stream=True")
-            out.append(decoded)
-        return b"".join(out)
+            pieces = self._through(stage, pieces, last)
+        return self._limited(pieces)
+
+    def _through(self, stage: Any, pieces: Iterable[bytes], last: bool) -> Iterator[bytes]:
+        for piece in pieces:
+            if not piece:
+                yield piece
+                continue
+            for data in stage.feed(piece):
+                stage.given += len(data)
+                if stage.given > FREE_SIZE and stage.given > MAX_RATIO * self._taken:
+                    raise ValueError(f"it grows by more than {MAX_RATIO} to 1")
+                yield data
+            yield b""
+        if last:
+            stage.end()
+
+    def _limited(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        if self._limit is None:
+            return iter(pieces)
+        return self._counted(pieces, self._limit)
+
+    def _counted(self, pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
+        for data in pieces:
+            if self._stages[-1].given > limit:
+                raise ValueError(f"it has more than {limit} bytes; read it with stream=True")
+            yield data
 
 
 def decoder(coding: str, limit: int | None = None) -> Decoder | None:
@@ -58,10 +90,10 @@ def decoder(coding: str, limit: int | None = None) -> Decoder | None:
             stages.append(_Gzip())
         elif name == "deflate":
             stages.append(_Deflate())
-        elif name == "br" and hasattr(_urllib3, "BrotliDecoder"):
-            stages.append(_Borrowed(_urllib3.BrotliDecoder(), sliced=True))
-        elif name == "zstd" and hasattr(_urllib3, "ZstdDecoder"):
-            stages.append(_Borrowed(_urllib3.ZstdDecoder()))
+        elif name == "br" and brotli is not None:
+            stages.append(_Brotli())
+        elif name == "zstd" and zstd is not None:
+            stages.append(_Zstd())
         else:
             return None
     if len(stages) > MAX_CODINGS:
@@ -69,17 +101,18 @@ def decoder(coding: str, limit: int | None = None) -> Decoder | None:
     return Decoder(stages, limit) if stages else None
 
 
-def _through(stage: Any, pieces: Iterable[bytes], last: bool) -> Iterator[bytes]:
-    for piece in pieces:
-        yield from stage.feed(piece)
-    if last:
-        stage.end()
+class _Stage:
+    """One coding. ``feed`` gives what a piece decodes to, ``end`` complains if more would have to come."""
+
+    def __init__(self) -> None:
+        self.given = 0
 
 
-class _Deflate:
+class _Deflate(_Stage):
     """The zlib format, or the raw one that some servers send under this name."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._z = zlib.decompressobj()
         self._head = b""
         self._begun = False
@@ -107,10 +140,11 @@ class _Deflate:
             raise ValueError("it ends too early")
 
 
-class _Gzip:
+class _Gzip(_Stage):
     """One or more gzip members; what follows the last and is none is ignored, as everybody does."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._z: Any = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self._begun = False
         self._members = 0
@@ -147,43 +181,74 @@ class _Gzip:
 
 def _inflate(z: Any, piece: bytes) -> bytes:
     try:
-        return z.decompress(piece, _PIECE)
+        return z.decompress(piece, SLICE)
     except zlib.error as error:
         raise ValueError(str(error)) from error
 
 
-class _Borrowed:
-    """A decoder of urllib3's, for the codings whose libraries it found."""
-
-    def __init__(self, inner: Any, sliced: bool = False) -> None:
-        self._inner = inner
-        # Brotli 1.2 loses output when its limit is met: small slices bound what comes at a time.
-        self._sliced = sliced
+class _Brotli(_Stage):
+    def __init__(self) -> None:
+        super().__init__()
+        self._z: Any = brotli.Decompressor()  # type: ignore[union-attr]
+        self._limited = hasattr(self._z, "can_accept_more_data")
         self._begun = False
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         self._begun = True
+        return self._slices(piece) if self._limited else self._unlimited(piece)
+
+    def _unlimited(self, piece: bytes) -> Iterator[bytes]:
+        """Before 1.2 it knows no limit: little at a time bounds what comes."""
+        for at in range(0, len(piece), 64):
+            yield self._process(piece[at : at + 64])
+
+    def _process(self, piece: bytes, **options: int) -> bytes:
         try:
-            if self._sliced:
-                for at in range(0, len(piece), _SLICE):
-                    yield self._inner.decompress(piece[at : at + _SLICE])
-                return
-            data = self._inner.decompress(piece, max_length=_PIECE)
-            while data or self._inner.has_unconsumed_tail:
+            return self._z.process(piece, **options)
+        except brotli.error as error:  # type: ignore[union-attr]
+            raise ValueError(str(error) or "it is no Brotli") from error
+
+    def _slices(self, piece: bytes) -> Iterator[bytes]:
+        while not self._z.is_finished():
+            data = self._process(piece, output_buffer_limit=SLICE)
+            piece = b""
+            if data:
                 yield data
-                data = self._inner.decompress(b"", max_length=_PIECE) if self._inner.has_unconsumed_tail else b""
-        except _urllib3.HTTPResponse.DECODER_ERROR_CLASSES as error:
-            raise ValueError(str(error)) from error
-        except DecodeError as error:
-            raise ValueError(str(error)) from error
+            # It says that it takes more also with output to be asked for: only nothing at all means that.
+            elif self._z.can_accept_more_data():
+                return
 
     def end(self) -> None:
-        if not self._begun:
-            return
-        finished = getattr(getattr(self._inner, "_obj", None), "is_finished", None)
-        if finished is not None and not finished():
+        if self._begun and not self._z.is_finished():
             raise ValueError("it ends too early")
-        try:
-            self._inner.flush()
-        except DecodeError as error:
-            raise ValueError(str(error)) from error
+
+
+class _Zstd(_Stage):
+    """One or more frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._z: Any = zstd.ZstdDecompressor()  # type: ignore[union-attr]
+        self._begun = False
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        while True:
+            if self._z.eof:
+                piece = self._z.unused_data + piece
+                if not piece:
+                    return
+                self._z = zstd.ZstdDecompressor()  # type: ignore[union-attr]
+            self._begun = True
+            try:
+                data = self._z.decompress(piece, SLICE)
+            except zstd.ZstdError as error:  # type: ignore[union-attr]
+                raise ValueError(str(error)) from error
+            piece = b""
+            if data:
+                yield data
+            elif self._z.needs_input:
+                return
+
+    def end(self) -> None:
+        if self._begun and not self._z.eof:
+            raise ValueError("it ends too early")

@@ -1,11 +1,12 @@
 use std::io::{self, Read, Write};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use balrog_proto::Link;
-use balrog_proto::http1::{Client as Machine, Limits};
+use balrog_proto::http1::{BodyLength, Client as Machine, ClientEvent, Limits};
+use balrog_proto::{Link, Step};
 
-use crate::http::{Error, Phase, Request};
-use crate::net::TcpStream;
+use crate::http::{Error, Phase, Proxy, Request};
+use crate::net::{TcpStream, resolve};
 use crate::tls::{TlsConfig, TlsStream};
 
 /// How much one read takes: a head is small, and many wait for one at the same time.
@@ -33,48 +34,134 @@ enum Stream {
 /// Connections with equal keys can take each other's requests.
 #[derive(Debug, Clone)]
 pub(crate) struct Key {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) tls: Option<TlsConfig>,
+    host: String,
+    port: u16,
+    tls: Option<TlsConfig>,
+    proxy: Option<Proxy>,
+    owner: u64,
 }
 
 impl Key {
+    fn of(request: &Request<'_>) -> Self {
+        let (host, port) = request.forwarder().unwrap_or((request.host, request.port));
+        Self {
+            host: host.to_owned(),
+            port,
+            tls: request.tls.cloned(),
+            proxy: request.tunnel().cloned(),
+            owner: request.owner,
+        }
+    }
+
     pub(crate) fn fits(&self, request: &Request<'_>) -> bool {
-        let same = match (&self.tls, request.tls) {
+        let tls = match (&self.tls, request.tls) {
             (None, None) => true,
             (Some(ours), Some(theirs)) => ours.same(theirs),
             _ => false,
         };
-        same && self.port == request.port && self.host.eq_ignore_ascii_case(request.host)
+        let (host, port) = request.forwarder().unwrap_or((request.host, request.port));
+        tls && self.port == port
+            && self.host.eq_ignore_ascii_case(host)
+            && self.owner == request.owner
+            && self.proxy.as_ref() == request.tunnel()
     }
+
+    pub(crate) fn same_host(&self, other: &Self) -> bool {
+        self.port == other.port && self.host.eq_ignore_ascii_case(&other.host)
+    }
+}
+
+fn limits() -> &'static Arc<Limits> {
+    static LIMITS: OnceLock<Arc<Limits>> = OnceLock::new();
+    LIMITS.get_or_init(|| {
+        let mut limits = Limits::default();
+        (limits.head, limits.header_line, limits.start_line) = (64 * 1024, 64 * 1024, 16 * 1024);
+        Arc::new(limits)
+    })
 }
 
 impl Connection {
     pub(crate) fn open(request: &Request<'_>, deadline: Option<Instant>) -> Result<Self, Error> {
-        let tcp = TcpStream::connect(request.host, request.port, deadline)
-            .map_err(|error| Error::new(Phase::Connect, error))?;
-        let stream = match request.tls {
-            None => Stream::Plain(tcp),
-            Some(tls) => {
-                let mut tcp = tcp;
-                tcp.deadline = deadline;
-                let mut session =
-                    tls.connect(request.host, tcp).map_err(|error| Error::new(Phase::Tls, error))?;
-                session.sock.deadline = None;
-                Stream::Tls(Box::new(session))
-            }
+        let at = request.proxy.map(|proxy| (proxy.host.as_str(), proxy.port));
+        let (host, port) = at.unwrap_or((request.host, request.port));
+        let addresses = resolve(host, port, deadline).map_err(|error| {
+            let malformed = error.kind() == io::ErrorKind::InvalidInput;
+            Error::new(if malformed { Phase::Request } else { Phase::Resolve }, error)
+        })?;
+        let tcp =
+            TcpStream::connect_any(addresses, deadline).map_err(|error| Error::new(Phase::Connect, error))?;
+        let mut connection = Self {
+            link: Link::new(Machine::new(Arc::clone(limits()))),
+            stream: Stream::Plain(tcp),
+            key: Key::of(request),
+            reused: false,
+            deaf: false,
         };
-        let mut limits = Limits::default();
-        (limits.head, limits.header_line, limits.start_line) = (64_000, 32 * 1024, 16 * 1024);
-        let key = Key { host: request.host.to_owned(), port: request.port, tls: request.tls.cloned() };
-        Ok(Self { link: Link::new(Machine::new(limits)), stream, key, reused: false, deaf: false })
+        let Some(tls) = request.tls else { return Ok(connection) };
+        if let Some(proxy) = request.proxy {
+            connection.tcp().deadline = deadline;
+            connection.tunnel(proxy, request)?;
+        }
+        let Stream::Plain(mut tcp) = connection.stream else { return Ok(connection) };
+        tcp.deadline = deadline;
+        let mut session = tls.connect(request.host, tcp).map_err(|error| Error::new(Phase::Tls, error))?;
+        session.sock.deadline = None;
+        connection.stream = Stream::Tls(Box::new(session));
+        connection.link = Link::new(Machine::new(Arc::clone(limits())));
+        Ok(connection)
+    }
+
+    /// "CONNECT is intended for use in requests to a proxy. The recipient can establish a tunnel"
+    /// (RFC 9110 section 9.3.6).
+    fn tunnel(&mut self, proxy: &Proxy, request: &Request<'_>) -> Result<(), Error> {
+        let failed = |error| Error::new(Phase::Proxy, error);
+        let target = format!("{}:{}", request.host, request.port);
+        let headers: Vec<(&[u8], &[u8])> =
+            proxy.headers.iter().map(|(name, value)| (&name[..], &value[..])).collect();
+        self.link.request("CONNECT", &target, &target, &headers, BodyLength::None).map_err(Error::misuse)?;
+        self.flush().map_err(|error| failed(error.source))?;
+        let mut made = false;
+        loop {
+            match self.link.poll_event(Instant::now()) {
+                Ok(Step::Event(ClientEvent::Response(head))) => {
+                    if !(200..300).contains(&head.status) {
+                        let reason = String::from_utf8_lossy(head.reason);
+                        return Err(failed(io::Error::other(format!(
+                            "it answered {} {reason}",
+                            head.status
+                        ))));
+                    }
+                    made = true;
+                }
+                // "A client MUST ignore any Content-Length or Transfer-Encoding header fields
+                // received in a successful response to CONNECT." What follows is the tunnel, in
+                // which it is for us to speak first.
+                Ok(Step::NeedInput | Step::Event(ClientEvent::End { .. })) if made => return Ok(()),
+                Ok(Step::Event(ClientEvent::Body(_))) => {
+                    return Err(failed(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "bytes came through the tunnel before TLS had begun",
+                    )));
+                }
+                Ok(Step::NeedInput) => self.fill(Phase::Proxy)?,
+                Ok(Step::Event(_)) => {}
+                Ok(Step::Paused | Step::Closed) => {
+                    return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+    }
+
+    fn tcp(&mut self) -> &mut TcpStream {
+        match &mut self.stream {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(tls) => &mut tls.sock,
+        }
     }
 
     pub(crate) fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        let tcp = match &mut self.stream {
-            Stream::Plain(tcp) => tcp,
-            Stream::Tls(tls) => &mut tls.sock,
-        };
+        let tcp = self.tcp();
         (tcp.read_timeout, tcp.write_timeout) = (timeout, timeout);
     }
 
@@ -131,12 +218,15 @@ impl Connection {
 
     /// Reads once into the link.
     pub(crate) fn fill(&mut self, phase: Phase) -> Result<(), Error> {
-        // On the heap: a stack that is parked here has to be copied away.
-        let mut buffer = vec![0; read_size(phase)];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => self.link.receive_eof(),
-            Ok(n) => self.link.receive(&buffer[..n]),
+        // Into the inbox, which is on the heap: a stack that is parked here has to be copied away.
+        match self.stream.read(self.link.recv_space(read_size(phase))) {
+            Ok(0) => {
+                self.link.received(0);
+                self.link.receive_eof();
+            }
+            Ok(n) => self.link.received(n),
             Err(error) => {
+                self.link.received(0);
                 let mut error = Error::new(phase, error);
                 // A TLS server may close without saying so first: the end comes unexpectedly then.
                 let closed = matches!(

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use balrog_proto::http1::BodyLength;
 
-pub use error::{Error, Phase};
+pub use error::{Error, Kind, Phase};
+pub use pool::{idle_connections, sweep};
 pub use response::Response;
 
 use crate::tls::TlsConfig;
@@ -42,8 +43,24 @@ pub struct Request<'a> {
     pub headers: &'a [(&'a [u8], &'a [u8])],
     /// To connect, the handshake included.
     pub connect_timeout: Option<Duration>,
-    /// For each read: the time without a byte.
+    /// For each read and write: the time without a byte.
     pub read_timeout: Option<Duration>,
+    /// Asked to forward the request or, with TLS, for a tunnel.
+    pub proxy: Option<&'a Proxy>,
+    /// 0, or the owner of the connection: others' requests never go over it. For
+    /// authentication that holds for a connection.
+    pub owner: u64,
+}
+
+/// A proxy that is spoken to in plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// A name or an address, IPv6 in brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// For the proxy alone, `Proxy-Authorization` for example.
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl<'a> Request<'a> {
@@ -59,7 +76,19 @@ impl<'a> Request<'a> {
             headers: &[],
             connect_timeout: Some(Duration::from_secs(5)),
             read_timeout: Some(Duration::from_secs(30)),
+            proxy: None,
+            owner: 0,
         }
+    }
+
+    /// The proxy that takes the request itself.
+    fn forwarder(&self) -> Option<(&'a str, u16)> {
+        if self.tls.is_some() { None } else { self.proxy.map(|proxy| (proxy.host.as_str(), proxy.port)) }
+    }
+
+    /// The proxy that passes encrypted bytes on.
+    fn tunnel(&self) -> Option<&'a Proxy> {
+        self.tls.and(self.proxy)
     }
 }
 
@@ -115,10 +144,18 @@ impl Client {
             }
         };
         connection.set_read_timeout(request.read_timeout);
-        connection
-            .link
-            .request(request.method, request.target, request.authority, request.headers, length)
-            .map_err(Error::misuse)?;
+        let Request { method, target, authority, headers, .. } = *request;
+        let link = &mut connection.link;
+        match request.proxy.filter(|_| request.tls.is_none()) {
+            None => link.request(method, target, authority, headers, length),
+            Some(proxy) => {
+                let target = format!("http://{authority}{target}");
+                let own = proxy.headers.iter().map(|(name, value)| (&name[..], &value[..]));
+                let headers: Vec<_> = headers.iter().copied().chain(own).collect();
+                link.request(method, &target, authority, &headers, length)
+            }
+        }
+        .map_err(Error::misuse)?;
         Ok(Exchange { connection })
     }
 }
