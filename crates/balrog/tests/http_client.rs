@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use balrog::http::{Client, Kind, Phase, Request};
+use balrog::http::{Client, Kind, Phase, Proxy, Request, idle_connections};
+use balrog::tls::TlsConfig;
 use balrog_proto::http1::BodyLength;
 
 /// Serves connections one after the other, each with the answers of its own; after the last
@@ -108,4 +109,60 @@ fn a_body_in_pieces_is_chunked() {
     let seen = server.join().unwrap();
     assert!(seen.contains("Transfer-Encoding: chunked\r\n"), "{seen}");
     assert!(seen.ends_with("\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"), "{seen}");
+}
+
+fn by_proxy(port: u16) -> Proxy {
+    let headers = vec![(b"Proxy-Authorization".to_vec(), b"Basic eDp5".to_vec())];
+    Proxy { host: "127.0.0.1".to_owned(), port, headers }
+}
+
+#[test]
+fn a_proxy_is_asked_for_the_whole_url() {
+    let (port, heads) = serve(vec![vec![OK, OK]]);
+    let proxy = by_proxy(port);
+    for authority in ["one.example", "two.example:81"] {
+        let request = Request { authority, proxy: Some(&proxy), ..Request::get("one.example", 80, "/menu") };
+        assert_eq!(Client.send(&request, b"").unwrap().read_to_end(100).unwrap(), b"ok");
+        let head = heads.recv().unwrap();
+        let line = format!("GET http://{authority}/menu HTTP/1.1\r\nHost: {authority}\r\n");
+        assert!(head.starts_with(&line) && head.contains("Proxy-Authorization: Basic eDp5\r\n"), "{head}");
+    }
+}
+
+#[test]
+fn a_tunnel_is_refused_or_spoken_into_early() {
+    let anybody = TlsConfig::new(None, None).unwrap();
+    for (answer, why) in [
+        ("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "407 Proxy"),
+        ("HTTP/1.1 200 OK\r\n\r\nearly", "before TLS"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly", "before TLS"),
+        ("SSH-2.0-x\r\n", "no HTTP/1 response"),
+    ] {
+        let (port, heads) = serve(vec![vec![answer]]);
+        let proxy = by_proxy(port);
+        let request =
+            Request { tls: Some(&anybody), proxy: Some(&proxy), ..Request::get("one.example", 443, "/") };
+        let error = Client.send(&request, b"").unwrap_err();
+        assert_eq!(error.phase, Phase::Proxy, "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+        let head = heads.recv().unwrap();
+        assert!(head.starts_with("CONNECT one.example:443 HTTP/1.1\r\nHost: one.example:443\r\n"), "{head}");
+        assert!(head.contains("Proxy-Authorization: Basic eDp5\r\n"), "{head}");
+    }
+}
+
+#[test]
+fn an_owner_has_its_connections_alone() {
+    let (port, _heads) = serve(vec![vec![OK, OK, OK]]);
+    let ask = |owner| {
+        let request = Request { owner, read_timeout: Some(Duration::from_millis(500)), ..get(port) };
+        Client.send(&request, b"").and_then(|mut response| response.read_to_end(100))
+    };
+    assert_eq!(ask(7).unwrap(), b"ok");
+    assert_eq!(idle_connections(), 1);
+    // It would be answered over the kept connection; on another one the server is not listening yet.
+    for stranger in [0, 8] {
+        assert_eq!(ask(stranger).unwrap_err().kind(), Kind::Timeout);
+    }
+    assert_eq!(ask(7).unwrap(), b"ok");
 }

@@ -23,15 +23,25 @@ _DRAIN = 1 << 20
 
 
 class _Original:
-    """What the standard library's cookies, and users of urllib3, want of its underlying response."""
+    """What the standard library's cookies, and users of urllib3, want of its underlying response.
 
-    __slots__ = ("_raw", "msg")
+    False without cookies, which spares requests the search for them.
+    """
 
-    def __init__(self, raw: Raw, fields: list[tuple[str, str]]) -> None:
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Raw) -> None:
         self._raw = raw
-        self.msg = Message()
-        for name, value in fields:
-            self.msg[name] = value
+
+    def __bool__(self) -> bool:
+        return any(name.lower() == "set-cookie" for name, _ in self._raw._fields)
+
+    @property
+    def msg(self) -> Message:
+        message = Message()
+        for name, value in self._raw._fields:
+            message[name] = value
+        return message
 
     def isclosed(self) -> bool:
         return self._raw.isclosed()
@@ -62,7 +72,6 @@ class Raw(io.IOBase):
         self.done: Callable[[], None] | None = None
         self._fields: list[tuple[str, str]] = answer.headers
         self._headers: HTTPHeaderDict | None = None
-        self._original: _Original | None = None
         #: The body decoded; ``None`` before somebody wanted that, ``False`` if it has no coding.
         self._slices: Iterator[bytes] | bool | None = None
         self._undecodable: Exception | None = None
@@ -103,9 +112,8 @@ class Raw(io.IOBase):
 
     @property
     def _original_response(self) -> _Original:
-        if self._original is None:
-            self._original = _Original(self, self._fields)
-        return self._original
+        # Made when asked for: kept, it would be a cycle, and a dropped response not closed at once.
+        return _Original(self)
 
     @property
     def msg(self) -> Message:
@@ -156,7 +164,8 @@ class Raw(io.IOBase):
             raise self._undecodable from error
         except BaseException as error:
             # A generator that has raised only ends from now on, which is not the end of the body.
-            self._undecodable = error if isinstance(error, Exception) else self._broken_off()
+            known = isinstance(error, exceptions.RequestException)
+            self._undecodable = error if known else self._broken_off()
             raise
 
     def _wire(self) -> bytes:

@@ -28,7 +28,7 @@ from balrog import _failure
 from balrog._balrog import HttpError, Tls, http_send
 from balrog._raw import Raw
 from balrog._threads import to_thread
-from balrog.sync import BoundedSemaphore
+from balrog._sync import BoundedSemaphore
 
 __all__ = ["Adapter", "install", "uninstall"]
 

@@ -75,7 +75,7 @@ fn limits() -> &'static Arc<Limits> {
     static LIMITS: OnceLock<Arc<Limits>> = OnceLock::new();
     LIMITS.get_or_init(|| {
         let mut limits = Limits::default();
-        (limits.head, limits.header_line, limits.start_line) = (64 * 1024, 64 * 1024, 16 * 1024);
+        (limits.head, limits.header_line, limits.start_line) = (65_000, 65_000, 16 * 1024);
         Arc::new(limits)
     })
 }
@@ -120,37 +120,30 @@ impl Connection {
             proxy.headers.iter().map(|(name, value)| (&name[..], &value[..])).collect();
         self.link.request("CONNECT", &target, &target, &headers, BodyLength::None).map_err(Error::misuse)?;
         self.flush().map_err(|error| failed(error.source))?;
-        let mut made = false;
         loop {
-            match self.link.poll_event(Instant::now()) {
+            let refused = match self.link.poll_event(Instant::now()) {
+                Ok(Step::NeedInput) => {
+                    self.fill(Phase::Proxy)?;
+                    continue;
+                }
+                Ok(Step::Event(ClientEvent::Informational(_))) => continue,
+                Ok(Step::Event(ClientEvent::Upgraded(_))) => break,
                 Ok(Step::Event(ClientEvent::Response(head))) => {
-                    if !(200..300).contains(&head.status) {
-                        let reason = String::from_utf8_lossy(head.reason);
-                        return Err(failed(io::Error::other(format!(
-                            "it answered {} {reason}",
-                            head.status
-                        ))));
-                    }
-                    made = true;
+                    let reason = String::from_utf8_lossy(head.reason);
+                    io::Error::other(format!("it answered {} {reason}", head.status))
                 }
-                // "A client MUST ignore any Content-Length or Transfer-Encoding header fields
-                // received in a successful response to CONNECT." What follows is the tunnel, in
-                // which it is for us to speak first.
-                Ok(Step::NeedInput | Step::Event(ClientEvent::End { .. })) if made => return Ok(()),
-                Ok(Step::Event(ClientEvent::Body(_))) => {
-                    return Err(failed(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "bytes came through the tunnel before TLS had begun",
-                    )));
-                }
-                Ok(Step::NeedInput) => self.fill(Phase::Proxy)?,
-                Ok(Step::Event(_)) => {}
-                Ok(Step::Paused | Step::Closed) => {
-                    return Err(failed(io::ErrorKind::UnexpectedEof.into()));
-                }
-                Err(error) => return Err(failed(error.into())),
-            }
+                Ok(_) => io::ErrorKind::UnexpectedEof.into(),
+                Err(error) => error.into(),
+            };
+            return Err(failed(refused));
         }
+        // In the tunnel it is for us to speak first.
+        let _ = self.link.poll_event(Instant::now());
+        if self.link.unread() > 0 {
+            let early = "bytes came through the tunnel before TLS had begun";
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidData, early)));
+        }
+        Ok(())
     }
 
     fn tcp(&mut self) -> &mut TcpStream {
