@@ -27,8 +27,8 @@ from urllib3.exceptions import HTTPError
 from balrog import _failure
 from balrog._balrog import HttpError, Tls, http_send
 from balrog._raw import Raw
-from balrog._threads import to_thread
 from balrog._sync import BoundedSemaphore
+from balrog._threads import to_thread
 
 __all__ = ["Adapter", "install", "uninstall"]
 
