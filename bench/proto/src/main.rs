@@ -9,12 +9,13 @@
 
 mod http1;
 mod measure;
+mod postgres;
 mod websocket;
 
 use measure::Row;
 
 fn rows() -> Vec<Row> {
-    [http1::rows(), websocket::rows()].into_iter().flatten().collect()
+    [http1::rows(), websocket::rows(), postgres::rows()].into_iter().flatten().collect()
 }
 
 fn main() {

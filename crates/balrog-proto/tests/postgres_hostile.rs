@@ -5,8 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use balrog_proto::postgres::{
-    AuthMethods, Batch, Cancel, CancelKey, Channel, ChannelBinding, Config, Frontend, Protocol, TlsAnswer,
-    TlsRequest,
+    AuthMethods, Batch, Cancel, CancelKey, Channel, ChannelBinding, Config, Frontend, FrontendEvent,
+    Protocol, TlsAnswer, TlsRequest,
 };
 use balrog_proto::{Error, Link, Step, Timer};
 use support::backend::{
@@ -112,23 +112,97 @@ fn bodies_that_do_not_fit_their_message() {
         message(b'H', b"\0\0\x01\0\0\0"),
         message(b'H', b"\0\xff\xff"),
         message(b'G', b""),
-        // DataRow
+        // DataRow, by its count
         [&t[..], &message(b'D', b"")].concat(),
         [&t[..], &message(b'D', b"\0")].concat(),
-        [&t[..], &message(b'D', b"\0\x01")].concat(),
         [&t[..], &message(b'D', b"\xff\xff")].concat(),
-        [&t[..], &message(b'D', b"\0\x01\0\0\0\x05abcd")].concat(),
-        [&t[..], &message(b'D', b"\0\x01\0\0\0\x03abcd")].concat(),
-        [&t[..], &message(b'D', b"\0\x01\xff\xff\xff\xfe")].concat(),
-        [&t[..], &message(b'D', b"\0\x01\x80\0\0\0abcd")].concat(),
-        [&t[..], &message(b'D', b"\0\x01\x7f\xff\xff\xffabcd")].concat(),
-        [&t[..], &message(b'D', b"\x7f\xff\0\0\0\0")].concat(),
         [&t[..], &row(&[None, None])].concat(),
+        [&t[..], &row(&[Some(b"x")]), &row(&[None, None])].concat(),
         [&t[..], &row(&[])].concat(),
     ] {
         let why = refused(&bytes);
         assert!(why.contains("PostgreSQL"), "{why}");
     }
+}
+
+#[test]
+fn rows_that_do_not_have_what_they_say() {
+    let good = row(&[Some(b"x"), None]);
+    for (body, why) in [
+        (&b"\0\x02"[..], "shorter"),
+        (b"\0\x02\0", "shorter"),
+        (b"\0\x02\0\0\0\x05abcd", "shorter"),
+        (b"\0\x02\0\0\0\x04abcd", "shorter"),
+        (b"\0\x02\0\0\0\x03abcd", "shorter"),
+        (b"\0\x02\0\0\0\x01a\0\0\0\x01", "shorter"),
+        (b"\0\x02\0\0\0\x01a\xff\xff\xff\xfe", "shorter"),
+        (b"\0\x02\x80\0\0\0abcdefgh", "shorter"),
+        (b"\0\x02\x7f\xff\xff\xffabcdefgh", "shorter"),
+        (b"\0\x02\xff\xff\xff\xff\xff\xff\xff\xff\0", "longer"),
+        (b"\0\x02\0\0\0\x01a\0\0\0\x01bc", "longer"),
+    ] {
+        let mut link = session();
+        link.query("select 1").unwrap();
+        link.receive(&[columns(&["a", "b"]), good.clone(), message(b'D', body), good.clone()].concat());
+        let now = Instant::now();
+        assert!(matches!(link.poll_event(now), Ok(Step::Event(FrontendEvent::Columns(_)))));
+        let values = |link: &mut Link<Frontend>| match link.poll_event(now) {
+            Ok(Step::Event(FrontendEvent::Row(row))) => {
+                assert_eq!(row.len(), 2);
+                assert_eq!(row.get(1).is_ok(), row.values().take(2).all(|value| value.is_ok()));
+                row.values()
+                    .map(|value| value.map(|value| value.map(<[u8]>::to_vec)))
+                    .collect::<Result<Vec<_>, _>>()
+            }
+            other => panic!("{other:?}"),
+        };
+        let sound = Ok(vec![Some(b"x".to_vec()), None]);
+        assert_eq!(values(&mut link), sound);
+        let error = values(&mut link).unwrap_err().to_string();
+        assert!(error.contains(why), "{}: {error}", body.escape_ascii());
+        // The stream is still in step.
+        assert_eq!(values(&mut link), sound);
+    }
+}
+
+#[test]
+fn the_short_way_to_a_row_gives_the_same_rows_and_never_an_error() {
+    let rows =
+        [row(&[Some(b"a")]), row(&[Some(b"b")]), row(&[None]), complete("SELECT 3"), ready(b'I')].concat();
+    let mut link = session();
+    link.query("select 1").unwrap();
+    assert!(link.next_row().is_none());
+    link.receive(&[&columns(&["a"])[..], &rows].concat());
+    let now = Instant::now();
+    assert!(link.next_row().is_none());
+    link.poll_event(now).unwrap();
+    assert!(link.next_row().is_none(), "the first row is an event");
+    let mut seen = vec![format!("{:?}", link.poll_event(now).unwrap())];
+    while let Some(row) = link.next_row() {
+        seen.push(format!("{row:?}"));
+    }
+    assert_eq!(seen, [r#"Event(Row([Ok(Some("a"))]))"#, r#"[Ok(Some("b"))]"#, "[Ok(None)]"]);
+    assert_eq!(poll(&mut link).unwrap(), ["complete SELECT 3", "ready 0 Idle"]);
+    assert!(link.next_row().is_none());
+    // Not for rows that nobody wants, nor behind an end.
+    for end in [|link: &mut Link<Frontend>| link.recover(Instant::now()).unwrap(), Link::terminate] {
+        let mut link = session();
+        link.query("select 1").unwrap();
+        link.receive(&[&columns(&["a"])[..], &rows].concat());
+        link.poll_event(now).unwrap();
+        link.poll_event(now).unwrap();
+        end(&mut link);
+        assert!(link.next_row().is_none());
+    }
+    // Another number of columns is for `poll_event` to judge.
+    let mut link = session();
+    link.query("select 1").unwrap();
+    link.receive(&[columns(&["a"]), row(&[None]), row(&[])].concat());
+    link.poll_event(now).unwrap();
+    link.poll_event(now).unwrap();
+    assert!(link.next_row().is_none());
+    assert!(poll(&mut link).unwrap_err().contains("description"));
+    assert!(link.next_row().is_none());
 }
 
 #[test]
@@ -271,9 +345,7 @@ fn nothing_goes_on_while_the_key_is_derived() {
     let first = String::from_utf8(sent(&mut link)).unwrap();
     let nonce = first.rsplit_once("r=").unwrap().1.to_owned();
     link.receive(&authentication(11, format!("r={nonce}more,s=AAAA,i=1").as_bytes()));
-    let Ok(Step::Event(balrog_proto::postgres::FrontendEvent::DeriveKey(job))) =
-        link.poll_event(Instant::now())
-    else {
+    let Ok(Step::Event(FrontendEvent::DeriveKey(job))) = link.poll_event(Instant::now()) else {
         panic!("a key is needed");
     };
     assert!(matches!(link.poll_event(Instant::now()), Ok(Step::Paused)));

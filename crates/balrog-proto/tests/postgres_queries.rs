@@ -411,7 +411,7 @@ fn both_sides_may_write_without_end() {
         drive(&mut client.link, &mut *client.stream, |step| match step {
             Step::Event(FrontendEvent::Ready { .. }) => true,
             Step::Event(FrontendEvent::Row(row)) => {
-                bytes += row.get(0).unwrap().len();
+                bytes += row.get(0).unwrap().unwrap().len();
                 false
             }
             Step::Event(FrontendEvent::Piece(Piece::Data(data))) => {

@@ -8,6 +8,7 @@ use crate::postgres::encode::{Body, message, string};
 use crate::postgres::event::Unit;
 use crate::postgres::flow::Command;
 use crate::postgres::frontend::Frontend;
+use crate::postgres::rows::Row;
 use crate::postgres::scram::SaltedPassword;
 use crate::postgres::session::{CancelKey, TransactionStatus};
 use crate::{Link, Misuse};
@@ -84,6 +85,15 @@ impl Link<Frontend> {
         Ok(unit)
     }
 
+    /// The next row, if the last event was a [`Row`](super::FrontendEvent::Row) and the next is one that
+    /// is here already. It is what [`poll_event`](Self::poll_event) would give, by a shorter way; `None`
+    /// says nothing but to ask that.
+    #[inline]
+    pub fn next_row(&mut self) -> Option<Row<'_>> {
+        let values = self.machine.next_row(&self.inbox)?;
+        Some(self.machine.view_row(&self.inbox, values))
+    }
+
     /// Sends data of a COPY FROM STDIN, in pieces as they come.
     ///
     /// # Errors
@@ -131,7 +141,7 @@ impl Link<Frontend> {
         if self.open().is_ok() {
             message(&mut self.outbox.tail(), b'X', |_| ());
         }
-        self.machine.closed = true;
+        (self.machine.closed, self.machine.quick) = (true, 0);
         self.outbox.shutdown();
     }
 
@@ -154,6 +164,7 @@ impl Link<Frontend> {
             self.machine.sync(&mut self.outbox);
         }
         if !self.machine.flow.is_idle() && self.machine.drain.is_none() {
+            self.machine.quick = 0;
             let limits = &self.machine.config.limits;
             let position = self.inbox.position() + self.machine.used as u64;
             self.machine.drain = Some(position.saturating_add(limits.drain));

@@ -10,7 +10,7 @@ use crate::postgres::event::{CopyFormat, FrontendEvent, Unit};
 use crate::postgres::flow::{Answer, Command, Flow};
 use crate::postgres::large::{Large, Part};
 use crate::postgres::report::Report;
-use crate::postgres::rows::{self, Cell, Column, Piece, Row, Types};
+use crate::postgres::rows::{self, Column, Piece, Row, Types};
 use crate::postgres::scram::KeyDerivation;
 use crate::postgres::session::{CancelKey, Parameters, TransactionStatus};
 use crate::postgres::startup::Startup;
@@ -42,13 +42,17 @@ pub struct Frontend {
     large: Option<Large>,
     /// The columns of the rows of a simple query.
     columns: Option<usize>,
-    cells: Vec<Cell>,
+    /// The columns of the last row.
+    width: usize,
+    /// Rows up to this size take the short way, [`Frontend::next_row`]. 0 if none does.
+    pub(super) quick: usize,
     /// How much of the inbox belongs to the last event.
     pub(super) used: usize,
 }
 
 /// What came, by position: views of it are made once nothing can fail any more.
 enum Found {
+    Row(Range<usize>),
     Message(u8, Range<usize>),
     Part(Part),
     Columns(Arc<[Column]>),
@@ -88,9 +92,69 @@ impl Frontend {
             status: TransactionStatus::default(),
             large: None,
             columns: None,
-            cells: Vec::new(),
+            width: 0,
+            quick: 0,
             used: 0,
         })
+    }
+
+    /// The one message that comes by the million: the next row, if it is whole and like the one before.
+    /// Says where its values are. Everything else, errors too, is for [`next_event`](Self::next_event).
+    #[inline]
+    pub(super) fn next_row(&mut self, inbox: &Inbox) -> Option<Range<usize>> {
+        let (&[b'D', a, b, c, d, e, f], values) = inbox.bytes().get(self.used..)?.split_first_chunk()? else {
+            return None;
+        };
+        let body = (u32::from_be_bytes([a, b, c, d]) as usize).wrapping_sub(4);
+        let length = body.wrapping_sub(2);
+        if body > self.quick || usize::from(u16::from_be_bytes([e, f])) != self.width || length > values.len()
+        {
+            return None;
+        }
+        let start = self.used + HEADER + 2;
+        self.used = start + length;
+        Some(start..self.used)
+    }
+
+    #[inline]
+    pub(super) fn view_row<'b>(&self, inbox: &'b Inbox, values: Range<usize>) -> Row<'b> {
+        Row::new(self.width, &inbox.bytes()[values])
+    }
+
+    /// Everything but [`next_row`](Self::next_row), and kept apart so that that stays short.
+    #[inline(never)]
+    fn next_event<'b>(
+        &'b mut self,
+        now: Instant,
+        inbox: &'b mut Inbox,
+        outbox: &mut Outbox,
+    ) -> Result<Step<FrontendEvent<'b>>, Error> {
+        let found = match self.find(now, inbox, outbox) {
+            Ok(found) => found,
+            Err(error) => {
+                self.give_up(outbox);
+                return Err(error);
+            }
+        };
+        let bytes = inbox.bytes();
+        Ok(Step::Event(match found {
+            Found::Row(values) => FrontendEvent::Row(self.view_row(inbox, values)),
+            Found::Message(tag, body) => view(tag, &bytes[body])?,
+            Found::Part(Part::Copy(data, last)) => FrontendEvent::CopyData { data: &bytes[data], last },
+            Found::Part(Part::Row(columns)) => FrontendEvent::Piece(Piece::Row(columns)),
+            Found::Part(Part::Column(length)) => FrontendEvent::Piece(Piece::Column(length)),
+            Found::Part(Part::Data(data)) => FrontendEvent::Piece(Piece::Data(&bytes[data])),
+            Found::Part(Part::End) => FrontendEvent::Piece(Piece::End),
+            Found::Columns(columns) => FrontendEvent::Columns(columns),
+            Found::DeriveKey(job) => FrontendEvent::DeriveKey(job),
+            Found::Started => FrontendEvent::Started,
+            Found::Ready(unit) => FrontendEvent::Ready { unit, status: self.status },
+            Found::Skipped(command) => FrontendEvent::Skipped(command),
+            Found::DeadlinePassed(unit) => FrontendEvent::DeadlinePassed(unit),
+            Found::NeedInput => return Ok(Step::NeedInput),
+            Found::Paused => return Ok(Step::Paused),
+            Found::Closed => return Ok(Step::Closed),
+        }))
     }
 
     fn find(&mut self, now: Instant, inbox: &mut Inbox, outbox: &mut Outbox) -> Result<Found, Error> {
@@ -119,7 +183,7 @@ impl Frontend {
             }
             Found::Message(b'E', body) => Report::parsed(&inbox.bytes()[body.clone()]).is_fatal(),
             Found::Message(tag, _) => matches!(tag, b'A' | b'N' | b'S'),
-            Found::Part(_) | Found::Columns(_) | Found::Skipped(_) => false,
+            Found::Row(_) | Found::Part(_) | Found::Columns(_) | Found::Skipped(_) => false,
             _ => true,
         }
     }
@@ -128,15 +192,6 @@ impl Frontend {
     fn next(&mut self, now: Instant, inbox: &mut Inbox, outbox: &mut Outbox) -> Result<Option<Found>, Error> {
         if self.large.is_some() {
             return self.part(inbox).map(Some);
-        }
-        // The one message that comes by the million.
-        if self.flow.in_rows()
-            && let Some((b'D', body)) = decode::header(inbox)?
-            && body <= self.config.limits.whole.min(self.config.limits.message)
-            && inbox.len() >= HEADER + body
-        {
-            self.used = HEADER + body;
-            return self.row(inbox, HEADER..HEADER + body).map(Some);
         }
         if self.closed {
             return Ok(Some(Found::Closed));
@@ -226,6 +281,7 @@ impl Frontend {
         if self.columns.is_some_and(|described| described != usize::from(columns)) {
             return Err(UNLIKE_DESCRIPTION);
         }
+        self.quick = 0;
         self.large = Some(Large::Row { columns, column: None, left: body - 2 });
         self.used = HEADER + 2;
         Ok(Found::Part(Part::Row(columns)))
@@ -247,11 +303,16 @@ impl Frontend {
     }
 
     fn row(&mut self, inbox: &Inbox, body: Range<usize>) -> Result<Found, Error> {
-        rows::cells(&inbox.bytes()[body.clone()], &mut self.cells)?;
-        if self.columns.is_some_and(|described| described != self.cells.len()) {
+        let width = usize::from(Fields::new(&inbox.bytes()[body.clone()]).count()?);
+        if self.columns.is_some_and(|described| described != width) {
             return Err(UNLIKE_DESCRIPTION);
         }
-        Ok(Found::Message(b'D', body))
+        self.width = width;
+        if self.drain.is_none() {
+            let limits = &self.config.limits;
+            self.quick = limits.whole.min(limits.message);
+        }
+        Ok(Found::Row(body.start + 2..body.end))
     }
 
     /// A whole message.
@@ -283,6 +344,7 @@ impl Frontend {
     }
 
     fn error(&mut self, report: Report<'_>, outbox: &mut Outbox) {
+        self.quick = 0;
         // An error that answers nothing is the last word too: the server is going down, or has
         // no patience with an idle session.
         if self.startup.is_some() || report.is_fatal() || !self.flow.fail() {
@@ -318,6 +380,7 @@ impl Frontend {
     fn answer(&mut self, tag: u8, range: Range<usize>, inbox: &Inbox) -> Result<Option<Found>, Error> {
         let body = &inbox.bytes()[range.clone()];
         let answer = self.flow.accept(tag)?;
+        self.quick = 0;
         match tag {
             b'D' => return self.row(inbox, range).map(Some),
             b'Z' => {
@@ -349,6 +412,16 @@ impl Frontend {
             _ => decode::empty(body)?,
         }
         Ok((answer != Answer::Hidden).then_some(Found::Message(tag, range)))
+    }
+
+    /// Hangs up, in order if the session has begun: there is no other answer to a server.
+    #[cold]
+    fn give_up(&mut self, outbox: &mut Outbox) {
+        if self.startup.is_none() && !self.closed {
+            message(&mut outbox.tail(), b'X', |_| ());
+        }
+        self.quick = 0;
+        outbox.shutdown();
     }
 
     /// Makes room for a message, in the outbox or in what waits for a cancel request.
@@ -389,14 +462,6 @@ impl Frontend {
     }
 }
 
-/// Hangs up, in order if the session has begun: there is no other answer to a server.
-fn give_up(outbox: &mut Outbox, started: bool) {
-    if started {
-        message(&mut outbox.tail(), b'X', |_| ());
-    }
-    outbox.shutdown();
-}
-
 const UNLIKE_DESCRIPTION: Error = bad("a row has other columns than its description");
 
 /// NotificationResponse: `Int32` process, `String` channel, `String` payload.
@@ -408,10 +473,9 @@ fn notification(body: &[u8]) -> Result<(i32, &[u8], &[u8]), Error> {
 }
 
 /// The event that a message is. Everything in it has been read before, so this cannot fail.
-fn view<'b>(tag: u8, body: &'b [u8], cells: &'b [Cell]) -> Result<FrontendEvent<'b>, Error> {
+fn view(tag: u8, body: &[u8]) -> Result<FrontendEvent<'_>, Error> {
     let mut fields = Fields::new(body);
     Ok(match tag {
-        b'D' => FrontendEvent::Row(Row::new(body, cells)),
         b'C' => FrontendEvent::Complete { tag: fields.string()? },
         b'1' => FrontendEvent::Parsed,
         b'2' => FrontendEvent::Bound,
@@ -438,32 +502,17 @@ fn view<'b>(tag: u8, body: &'b [u8], cells: &'b [Cell]) -> Result<FrontendEvent<
 impl Machine for Frontend {
     type Event<'b> = FrontendEvent<'b>;
 
+    #[inline]
     fn advance<'b>(
         &'b mut self,
         now: Instant,
         inbox: &'b mut Inbox,
         outbox: &mut Outbox,
     ) -> Result<Step<FrontendEvent<'b>>, Error> {
-        let started = self.startup.is_none() && !self.closed;
-        let found = self.find(now, inbox, outbox).inspect_err(|_| give_up(outbox, started))?;
-        let bytes = inbox.bytes();
-        Ok(Step::Event(match found {
-            Found::Message(tag, body) => view(tag, &bytes[body], &self.cells)?,
-            Found::Part(Part::Copy(data, last)) => FrontendEvent::CopyData { data: &bytes[data], last },
-            Found::Part(Part::Row(columns)) => FrontendEvent::Piece(Piece::Row(columns)),
-            Found::Part(Part::Column(length)) => FrontendEvent::Piece(Piece::Column(length)),
-            Found::Part(Part::Data(data)) => FrontendEvent::Piece(Piece::Data(&bytes[data])),
-            Found::Part(Part::End) => FrontendEvent::Piece(Piece::End),
-            Found::Columns(columns) => FrontendEvent::Columns(columns),
-            Found::DeriveKey(job) => FrontendEvent::DeriveKey(job),
-            Found::Started => FrontendEvent::Started,
-            Found::Ready(unit) => FrontendEvent::Ready { unit, status: self.status },
-            Found::Skipped(command) => FrontendEvent::Skipped(command),
-            Found::DeadlinePassed(unit) => FrontendEvent::DeadlinePassed(unit),
-            Found::NeedInput => return Ok(Step::NeedInput),
-            Found::Paused => return Ok(Step::Paused),
-            Found::Closed => return Ok(Step::Closed),
-        }))
+        match self.next_row(inbox) {
+            Some(values) => Ok(Step::Event(FrontendEvent::Row(self.view_row(inbox, values)))),
+            None => self.next_event(now, inbox, outbox),
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -472,8 +521,7 @@ impl Machine for Frontend {
 
     fn timeout(&mut self, now: Instant, outbox: &mut Outbox) -> Result<(), Error> {
         let cancel_time = self.config.limits.cancel_time;
-        let started = self.startup.is_none() && !self.closed;
-        self.timers.pass(now, cancel_time).inspect_err(|_| give_up(outbox, started))
+        self.timers.pass(now, cancel_time).inspect_err(|_| self.give_up(outbox))
     }
 
     /// A server that is answering may not read before its answers are read. So there is always

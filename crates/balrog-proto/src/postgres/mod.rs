@@ -30,7 +30,7 @@ pub use event::{CopyFormat, FrontendEvent, Unit};
 pub use flow::Command;
 pub use frontend::Frontend;
 pub use report::Report;
-pub use rows::{Column, Format, Piece, Row, Types};
+pub use rows::{Column, Format, Piece, Row, Types, Values};
 pub use scram::{KeyDerivation, SaltedPassword};
 pub use session::{CancelKey, TransactionStatus};
 pub use tls::{ALPN, TlsAnswer, TlsRequest};

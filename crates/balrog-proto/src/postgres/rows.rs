@@ -99,94 +99,106 @@ impl fmt::Debug for Types<'_> {
     }
 }
 
-/// Where a column's value is in the body of a DataRow.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Cell {
-    start: u32,
-    /// [`NULL`] for no value.
-    len: u32,
-}
-
-/// "As a special case, -1 indicates a NULL column value."
-const NULL: u32 = u32::MAX;
-
-/// Finds the values of a DataRow: `Int16` count, and for each `Int32` length and the value.
+/// A row of a result (DataRow), in the buffer it was received in.
 ///
-/// One walk checks every length, so that a row which is reported is sound, and nothing has to be
-/// walked again.
-pub(super) fn cells(body: &[u8], cells: &mut Vec<Cell>) -> Result<(), Error> {
-    const SHORT: Error = bad("a row is shorter than its columns");
-    let Some((count, mut rest)) = body.split_first_chunk() else { return Err(SHORT) };
-    let count = usize::try_from(i16::from_be_bytes(*count)).map_err(|_| bad("a count is negative"))?;
-    // Each takes four bytes at least, so that a count alone reserves nothing.
-    if count > rest.len() / 4 {
-        return Err(SHORT);
-    }
-    cells.resize(count, Cell::default());
-    for cell in cells {
-        let Some((len, values)) = rest.split_first_chunk() else { return Err(SHORT) };
-        let len = u32::from_be_bytes(*len);
-        *cell = Cell { start: (body.len() - values.len()) as u32, len };
-        rest = if len == NULL {
-            values
-        } else {
-            // A negative length is a large one here.
-            values.get(len as usize..).ok_or(SHORT)?
-        };
-    }
-    if rest.is_empty() { Ok(()) } else { Err(bad("a row is longer than its columns")) }
-}
-
-/// A row of a result, in the buffer it was received in.
+/// `Int16` count, and for each column `Int32` length and the value. The machine looks at the count and
+/// no further: whoever wants the values walks over them, once, and hears on the way if the server got
+/// a length wrong. The session is then not to be trusted any more; the stream is still in step.
 #[derive(Clone, Copy)]
 pub struct Row<'b> {
-    body: &'b [u8],
-    cells: &'b [Cell],
+    columns: usize,
+    /// The body of the message behind the count.
+    values: &'b [u8],
 }
 
 impl<'b> Row<'b> {
-    pub(super) const fn new(body: &'b [u8], cells: &'b [Cell]) -> Self {
-        Self { body, cells }
+    #[inline]
+    pub(super) const fn new(columns: usize, values: &'b [u8]) -> Self {
+        Self { columns, values }
     }
 
     /// How many columns it has.
     pub const fn len(&self) -> usize {
-        self.cells.len()
+        self.columns
     }
 
     /// Whether it has no column, as `SELECT FROM t`.
     pub const fn is_empty(&self) -> bool {
-        self.cells.is_empty()
+        self.columns == 0
     }
 
-    /// The value of a column, `None` for NULL.
+    /// The value of a column, `None` for NULL. Walks there from the first one: for more than one
+    /// column there is [`values`](Self::values).
+    ///
+    /// # Errors
+    ///
+    /// A violation: the row does not have what it says.
     ///
     /// # Panics
     ///
     /// If there is no such column.
-    pub fn get(&self, index: usize) -> Option<&'b [u8]> {
-        self.value(self.cells[index])
+    pub fn get(&self, index: usize) -> Result<Option<&'b [u8]>, Error> {
+        assert!(index < self.columns, "column {index} of {}", self.columns);
+        self.values().nth(index).unwrap_or(Err(SHORT))
     }
 
-    /// The values in order, `None` for NULL.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<&'b [u8]>> + use<'b> {
-        let row = *self;
-        self.cells.iter().map(move |cell| row.value(*cell))
+    /// The values in order, `None` for NULL. After an error there are no more.
+    #[inline]
+    pub const fn values(&self) -> Values<'b> {
+        Values { columns: self.columns, rest: self.values }
     }
+}
 
-    fn value(self, cell: Cell) -> Option<&'b [u8]> {
-        if cell.len == NULL {
-            return None;
+/// The values of a [`Row`].
+#[derive(Debug, Clone)]
+pub struct Values<'b> {
+    /// How many are left.
+    columns: usize,
+    rest: &'b [u8],
+}
+
+const SHORT: Error = bad("a row is shorter than its columns");
+const LONG: Error = bad("a row is longer than its columns");
+
+impl<'b> Iterator for Values<'b> {
+    type Item = Result<Option<&'b [u8]>, Error>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.columns == 0 {
+            return if self.rest.is_empty() { None } else { Some(self.fail(LONG)) };
         }
-        self.body.get(cell.start as usize..)?.get(..cell.len as usize)
+        let Some((length, behind)) = self.rest.split_first_chunk() else { return Some(self.fail(SHORT)) };
+        let length = u32::from_be_bytes(*length);
+        self.columns -= 1;
+        match behind.split_at_checked(length as usize) {
+            Some((value, rest)) => {
+                self.rest = rest;
+                Some(Ok(Some(value)))
+            }
+            // "As a special case, -1 indicates a NULL column value. No value bytes follow in the NULL
+            // case." Another negative length is a large one here, and more than there is.
+            None if length == u32::MAX => {
+                self.rest = behind;
+                Some(Ok(None))
+            }
+            None => Some(self.fail(SHORT)),
+        }
+    }
+}
+
+impl<'b> Values<'b> {
+    #[cold]
+    fn fail(&mut self, error: Error) -> Result<Option<&'b [u8]>, Error> {
+        (self.columns, self.rest) = (0, &[]);
+        Err(error)
     }
 }
 
 impl fmt::Debug for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.iter().map(|value| value.map(|value| value.escape_ascii().to_string())))
-            .finish()
+        let text = |value: &[u8]| value.escape_ascii().to_string();
+        f.debug_list().entries(self.values().map(|value| value.map(|value| value.map(text)))).finish()
     }
 }
 

@@ -264,7 +264,10 @@ pub fn show(event: &FrontendEvent<'_>) -> String {
             format!("columns{}", names.collect::<String>())
         }
         FrontendEvent::Row(row) => {
-            let values = row.iter().map(|value| value.map_or("NULL".into(), text));
+            let values = row.values().map(|value| match value {
+                Ok(value) => value.map_or("NULL".into(), text),
+                Err(error) => format!("BAD: {error}"),
+            });
             format!("row {}", values.collect::<Vec<_>>().join("|"))
         }
         FrontendEvent::Piece(Piece::Data(data)) => format!("data {}", data.len()),
