@@ -22,6 +22,14 @@ pub trait Machine {
         outbox: &mut Outbox,
     ) -> Result<Step<Self::Event<'b>>, Error>;
 
+    /// Whether a glance tells that [`Machine::advance`] would only need more input. Saying no is
+    /// always right.
+    #[inline]
+    fn glance(&mut self, inbox: &Inbox) -> bool {
+        let _ = inbox;
+        false
+    }
+
     /// When [`Machine::timeout`] is to be called.
     fn deadline(&self) -> Option<Instant>;
 
@@ -146,6 +154,7 @@ impl<M: Machine> Link<M> {
     }
 
     /// Bytes came from the peer. After an error they are dropped.
+    #[inline]
     pub fn receive(&mut self, bytes: &[u8]) {
         if self.failed.is_none() {
             self.inbox.push(bytes);
@@ -194,6 +203,17 @@ impl<M: Machine> Link<M> {
     /// The connection is over. What answers the error is in the outbox.
     #[inline]
     pub fn poll_event(&mut self, now: Instant) -> Result<Step<M::Event<'_>>, Error> {
+        if self.machine.glance(&self.inbox) {
+            #[cfg(debug_assertions)]
+            {
+                self.pending = false;
+            }
+            return Ok(Step::NeedInput);
+        }
+        self.advance(now)
+    }
+
+    fn advance(&mut self, now: Instant) -> Result<Step<M::Event<'_>>, Error> {
         if let Some(error) = &self.failed {
             return Err(**error);
         }

@@ -24,17 +24,44 @@ pub struct Inbox {
 
 impl Inbox {
     /// Appends what was read.
+    #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
+        match bytes {
+            // Byte after byte is how a slow peer sends.
+            [byte] if self.start == 0 && self.end == self.bytes.len() => {
+                self.bytes.push(*byte);
+                self.end += 1;
+            }
+            _ => self.append(bytes),
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
         self.compact();
         let end = self.end + bytes.len();
         match self.bytes.get_mut(self.end..end) {
             Some(space) => space.copy_from_slice(bytes),
             None => {
                 self.bytes.truncate(self.end);
+                self.reserve(end);
                 self.bytes.extend_from_slice(bytes);
             }
         }
         self.end = end;
+    }
+
+    /// Room for `end` bytes in all. New storage takes over what is not used up, and no more:
+    /// the allocator would copy everything.
+    fn reserve(&mut self, end: usize) {
+        if self.bytes.capacity() < end && self.end > 0 {
+            #[cfg(test)]
+            {
+                self.moved += self.end;
+            }
+            let mut grown = Vec::with_capacity(end.max(2 * self.end));
+            grown.extend_from_slice(&self.bytes[..self.end]);
+            self.bytes = grown;
+        }
     }
 
     /// Room to read into, `hint` bytes or 64 KiB if that is less; at least one byte. What is
@@ -43,6 +70,7 @@ impl Inbox {
         self.compact();
         let want = self.end + hint.clamp(1, AHEAD);
         if self.bytes.len() < want {
+            self.reserve(want);
             self.bytes.resize(want, 0);
         }
         &mut self.bytes[self.end..want]
@@ -81,6 +109,12 @@ impl Inbox {
         self.start == self.end
     }
 
+    /// The last byte that came, used up or not.
+    #[inline]
+    pub(crate) fn last(&self) -> Option<u8> {
+        self.bytes.get(self.end.wrapping_sub(1)).copied()
+    }
+
     /// How many bytes are not used up.
     #[inline]
     pub const fn len(&self) -> usize {
@@ -110,7 +144,7 @@ impl Inbox {
 
     #[inline]
     fn give_back(&mut self) {
-        if self.start == self.end {
+        if self.start == self.end && self.bytes.capacity() > 0 {
             (self.start, self.end) = (0, 0);
             self.bytes = Vec::new();
         }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 const OWN_SEGMENT: usize = 16 * 1024;
 /// Shared bytes from this size on are not copied: less costs more in bookkeeping than in copying.
 const SHARE_FROM: usize = 1024;
+/// Room for the first small writes: most answers have their whole head in it.
+const FIRST: usize = 256;
 /// Unsent bytes from which on the owner should hold back, and below which it may go on.
 const HIGH_WATER: usize = 256 * 1024;
 const LOW_WATER: usize = 64 * 1024;
@@ -77,6 +79,9 @@ impl Outbox {
     pub fn tail(&mut self) -> Tail<'_> {
         if self.tail.len() >= OWN_SEGMENT {
             self.close_tail();
+        }
+        if self.tail.capacity() == 0 {
+            self.tail.reserve(FIRST);
         }
         Tail { before: self.tail.len(), outbox: self }
     }

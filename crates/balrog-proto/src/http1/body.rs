@@ -6,11 +6,9 @@ use crate::http1::trailers::{TrailerSection, Trailers};
 use crate::http1::{Framing, Limits};
 use crate::{Error, Phase};
 
-/// Pieces of payload up to this size are moved together behind the one before them, in place:
-/// one event then stands for many small chunks.
-const JOIN: usize = 512;
-/// Room for so many trailer fields is kept.
-const KEEP_FIELDS: usize = 16;
+/// Chunks up to this size are moved together behind the one before them, in place: one event
+/// then stands for many. A larger one costs more to move than an event does.
+const JOIN: u64 = 1024;
 
 /// What an owner wants to see of a chunked body besides its payload.
 #[derive(Debug, Clone, Copy, Default)]
@@ -168,9 +166,22 @@ impl Body {
         limits: &Limits,
     ) -> Result<(usize, Piece), Error> {
         let mut used = 0;
-        let mut data = 0..0;
         loop {
             match self.state {
+                State::Data(left) => {
+                    let n = at_most(left, input.len() - used);
+                    if n == 0 {
+                        break;
+                    }
+                    let mut data = used..used + n;
+                    used += n;
+                    self.state = after_data(left - n as u64);
+                    // A chunk whose extensions are wanted is an event of its own.
+                    if self.state == State::DataCr && !wanted.extensions {
+                        join(input, &mut used, &mut data);
+                    }
+                    return Ok((used, Piece::Data(data)));
+                }
                 State::Length(left) => {
                     let n = at_most(left, input.len());
                     self.state = if n as u64 == left { State::Done } else { State::Length(left - n as u64) };
@@ -180,22 +191,6 @@ impl Body {
                     let n = input.len();
                     return Ok((n, if n == 0 { Piece::More } else { Piece::Data(0..n) }));
                 }
-                State::Data(left) => {
-                    let n = at_most(left, input.len() - used);
-                    if n == 0 {
-                        break;
-                    }
-                    if data.is_empty() {
-                        data = used..used + n;
-                    } else if n <= JOIN {
-                        input.copy_within(used..used + n, data.end);
-                        data.end += n;
-                    } else {
-                        break;
-                    }
-                    used += n;
-                    self.state = after_data(left - n as u64);
-                }
                 // Places in the section count from its first byte, which is to be the input's.
                 State::Trailers if used == 0 => {
                     let section = &mut TrailerSection(wanted.trailers);
@@ -204,37 +199,25 @@ impl Body {
                     let none = parser.fields().is_empty();
                     return Ok((end, if none { Piece::Done } else { Piece::Trailers }));
                 }
-                State::Done if data.is_empty() => return Ok((used, Piece::Done)),
-                State::Trailers | State::Done => break,
-                // A chunk whose extensions are wanted is an event of its own.
-                _ if wanted.extensions && !data.is_empty() => break,
+                State::Trailers => break,
+                State::Done => return Ok((used, Piece::Done)),
                 _ => {
-                    let before = (self.state, self.extensions);
-                    match self.framing(&input[used..], wanted.extensions, limits) {
-                        Ok((0, _)) => break,
-                        Ok((n, extension)) => {
-                            used += n;
-                            if self.state == State::Trailers {
-                                parser.reset(KEEP_FIELDS);
-                            }
-                            if let Some(range) = extension {
-                                let from = used - n;
-                                return Ok((used, Piece::Extension(from + range.start..from + range.end)));
-                            }
-                        }
-                        Err(error) => {
-                            (self.state, self.extensions) = before;
-                            // What came before it is delivered first.
-                            if data.is_empty() {
-                                return Err(error);
-                            }
-                            break;
-                        }
+                    let (n, extension) = self.framing(&input[used..], wanted.extensions, limits)?;
+                    if n == 0 {
+                        break;
+                    }
+                    let from = used;
+                    used += n;
+                    if self.state == State::Trailers {
+                        parser.reset();
+                    }
+                    if let Some(range) = extension {
+                        return Ok((used, Piece::Extension(from + range.start..from + range.end)));
                     }
                 }
             }
         }
-        Ok((used, if data.is_empty() { Piece::More } else { Piece::Data(data) }))
+        Ok((used, Piece::More))
     }
 
     /// Takes bytes that are no payload: as many as there are up to the next payload or the
@@ -357,6 +340,23 @@ impl Body {
     }
 }
 
+/// Moves the payload of whole small chunks that follow behind `data`, one after the other. Behind
+/// the last of them, again, the end of a chunk is awaited.
+#[inline]
+fn join(input: &mut [u8], used: &mut usize, data: &mut Range<usize>) {
+    loop {
+        let Some([b'\r', b'\n', rest @ ..]) = input.get(*used..) else { return };
+        let Some((size @ 1..=JOIN, line)) = size_line(rest) else { return };
+        let (from, size) = (*used + 2 + line, size as usize);
+        if from + size > input.len() {
+            return;
+        }
+        input.copy_within(from..from + size, data.end);
+        data.end += size;
+        *used = from + size;
+    }
+}
+
 const fn after_data(left: u64) -> State {
     if left == 0 { State::DataCr } else { State::Data(left) }
 }
@@ -373,19 +373,16 @@ fn at_most(left: u64, available: usize) -> usize {
 /// A whole size line without extensions, as nearly all are, and how long it is.
 #[inline]
 fn size_line(input: &[u8]) -> Option<(u64, usize)> {
-    let mut size = 0;
-    for (at, &byte) in input.iter().take(17).enumerate() {
-        let digit = HEX[usize::from(byte)];
+    let (mut size, mut at) = (0, 0);
+    while at < 16 {
+        let digit = HEX[usize::from(*input.get(at)?)];
         if digit == NOT_HEX {
-            let crlf = at > 0 && byte == b'\r' && input.get(at + 1) == Some(&b'\n');
-            return crlf.then_some((size, at + 2));
-        }
-        if at == 16 {
-            return None;
+            break;
         }
         size = size << 4 | u64::from(digit);
+        at += 1;
     }
-    None
+    (at > 0 && matches!(input.get(at..), Some([b'\r', b'\n', ..]))).then_some((size, at + 2))
 }
 
 const NOT_HEX: u8 = 0xff;

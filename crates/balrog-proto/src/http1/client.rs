@@ -11,9 +11,6 @@ use crate::{Error, Inbox, Interest, Machine, Outbox, Phase, Step};
 
 mod commands;
 
-/// Room for so many fields is kept between two responses.
-const KEEP_FIELDS: usize = 16;
-
 /// The client's side of a connection: one exchange after the other.
 ///
 /// ```text
@@ -166,7 +163,7 @@ impl Client {
 
     fn head(&mut self, now: Instant, inbox: &Inbox, outbox: &Outbox) -> Result<Found, Error> {
         if std::mem::take(&mut self.reported) {
-            self.parser.reset(KEEP_FIELDS);
+            self.parser.reset();
             self.response = Response::default();
         }
         self.answered |= !inbox.is_empty();

@@ -6,7 +6,7 @@ use crate::http1::scan::{token_end, value_end};
 
 /// `token`: one or more `tchar`.
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && token_end(bytes, 0) == bytes.len()
+    !bytes.is_empty() && token_end(bytes) == bytes.len()
 }
 
 #[inline]
@@ -28,7 +28,7 @@ const TCHAR: [bool; 256] = {
 
 /// `field-value` without its surrounding whitespace: visible, SP, HTAB, obs-text.
 pub(crate) fn is_field_value(bytes: &[u8]) -> bool {
-    value_end(bytes, 0) == bytes.len()
+    value_end(bytes) == bytes.len()
 }
 
 pub(crate) const fn is_field_byte(byte: u8) -> bool {

@@ -9,6 +9,8 @@ use crate::http1::scan::{token_end, value_end};
 
 /// Positions are kept in 16 bits.
 pub(crate) const LONGEST: usize = 65_000;
+/// Room for so many fields is made at once.
+const FIELDS: usize = 16;
 
 /// What a section may have, and what it is called when it has more.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +34,7 @@ pub(crate) trait Section {
     fn first_line(&mut self, bytes: &[u8], at: usize) -> Result<usize, Error>;
 
     /// Takes a complete field, and says whether to keep it.
-    fn field(&mut self, bytes: &[u8], field: Field) -> Result<bool, Error>;
+    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<bool, Error>;
 
     fn caps(limits: &Limits) -> Caps;
 }
@@ -50,6 +52,8 @@ pub(crate) struct Parser {
     scanned: usize,
     /// With more bytes than these in an incomplete line, a limit may be broken.
     soft: usize,
+    /// If not 0: with so many bytes, the last of them decides whether anything can be said.
+    glance: usize,
     /// Where the section begins: behind an empty line, if there was one.
     start: usize,
     /// Whether the first line is complete.
@@ -60,30 +64,49 @@ pub(crate) struct Parser {
 }
 
 impl Parser {
+    /// Whether one byte more has come in the middle of a line, and nothing else can be said.
+    /// Byte after byte is how a slow peer sends.
+    #[inline]
+    pub(crate) fn glance(&mut self, length: usize, last: u8) -> bool {
+        if length != self.glance {
+            return false;
+        }
+        if is_stop(last) {
+            // Whatever comes behind a CR decides.
+            (self.scanned, self.glance) = (length - 1, 0);
+            return last == b'\r';
+        }
+        self.scanned = length;
+        self.set_glance();
+        true
+    }
+
+    #[inline]
+    fn set_glance(&mut self) {
+        self.glance = if self.scanned > 0 && self.scanned < self.soft { self.scanned + 1 } else { 0 };
+    }
+
     /// Reads what there is of a section that begins with `bytes`. `Some` when it is complete:
     /// where it ends, behind its empty line.
-    #[inline]
     pub(crate) fn advance<S: Section>(
         &mut self,
         section: &mut S,
         bytes: &[u8],
         limits: &Limits,
     ) -> Result<Option<usize>, Error> {
+        if bytes.len() == self.line {
+            return Ok(None);
+        }
         if self.scanned > 0 {
-            // Byte after byte is how a slow peer sends.
-            let stop = match bytes.get(self.scanned..) {
-                Some([byte]) => is_stop(*byte),
-                Some(_) => stop::<S>(bytes, self.scanned) < bytes.len(),
-                None => false,
-            };
-            if !stop {
+            if stop::<S>(bytes, self.scanned) == bytes.len() {
                 self.scanned = bytes.len();
+                self.set_glance();
                 if bytes.len() > self.soft {
                     self.check(bytes.len() - 1, bytes.len(), &S::caps(limits))?;
                 }
                 return Ok(None);
             }
-            self.scanned = 0;
+            (self.scanned, self.glance) = (0, 0);
         }
         self.lines(section, bytes, &S::caps(limits))
     }
@@ -102,31 +125,43 @@ impl Parser {
             }
         }
         loop {
-            let line = self.line;
-            let name_end = token_end(bytes, line);
-            if name_end > line && bytes.get(name_end) == Some(&b':') {
-                let raw = name_end + 1;
-                let end = Self::end_of_value::<S>(bytes, raw);
-                if is_crlf(bytes, end) {
+            let at = self.line;
+            let line = bytes.get(at..).unwrap_or_default();
+            let name_end = token_end(line);
+            match line.get(name_end) {
+                Some(b':') if name_end > 0 => {
+                    let raw = &line[name_end + 1..];
+                    let raw_end = Self::end_of_value::<S>(raw);
+                    if !matches!(raw.get(raw_end..), Some([b'\r', b'\n', ..])) {
+                        break;
+                    }
+                    let end = at + name_end + 1 + raw_end;
                     self.check(end, end + 2, caps)?;
                     if self.count >= caps.fields.0 {
                         return Err(Error::limit(431, caps.fields.1, caps.fields.0 as u64));
                     }
                     self.count += 1;
-                    let (from, to) = trimmed(bytes, raw, end);
-                    let field = Field { name: Span::new(line, name_end), value: Span::new(from, to) };
-                    if section.field(bytes, field)? {
-                        self.fields.push(field);
+                    let (from, to) = trimmed(raw, raw_end);
+                    if section.field(&line[..name_end], &raw[from..to])? {
+                        if self.fields.capacity() == 0 {
+                            self.fields.reserve_exact(FIELDS);
+                        }
+                        let value_at = at + name_end + 1;
+                        self.fields.push(Field {
+                            name: Span::new(at, at + name_end),
+                            value: Span::new(value_at + from, value_at + to),
+                        });
                     }
                     self.line = end + 2;
-                    continue;
                 }
-            } else if is_crlf(bytes, line) {
-                self.check(line, line + 2, caps)?;
-                return Ok(Some(line + 2));
+                Some(b'\r') if name_end == 0 && line.get(1) == Some(&b'\n') => {
+                    self.check(at, at + 2, caps)?;
+                    return Ok(Some(at + 2));
+                }
+                _ => break,
             }
-            return self.broken_line::<S>(bytes, caps, broken_field);
         }
+        self.broken_line::<S>(bytes, caps, broken_field)
     }
 
     /// Whether the first line is there.
@@ -173,6 +208,11 @@ impl Parser {
         self.scanned = stop;
         let line = if self.begun { caps.line } else { caps.first_line };
         self.soft = (self.line + line).min(self.start + caps.total.0);
+        // Behind a CR, any byte decides.
+        self.glance = 0;
+        if stop == bytes.len() {
+            self.set_glance();
+        }
         // The last byte may be the CR of the line's end.
         self.check(bytes.len().saturating_sub(1).max(self.line), bytes.len(), caps)?;
         Ok(None)
@@ -204,10 +244,10 @@ impl Parser {
     }
 
     #[inline]
-    fn end_of_value<S: Section>(bytes: &[u8], at: usize) -> usize {
-        let mut end = value_end(bytes, at);
+    fn end_of_value<S: Section>(bytes: &[u8]) -> usize {
+        let mut end = value_end(bytes);
         while S::ANY_CONTROL && bytes.get(end).is_some_and(|byte| !matches!(byte, b'\0' | b'\r' | b'\n')) {
-            end = value_end(bytes, end + 1);
+            end += 1 + value_end(&bytes[end + 1..]);
         }
         end
     }
@@ -226,15 +266,9 @@ impl Parser {
         self.fields.capacity() * size_of::<Field>()
     }
 
-    /// Gets ready for the next section. Room for `keep` fields is kept.
-    pub(crate) fn reset(&mut self, keep: usize) {
-        let mut fields = std::mem::take(&mut self.fields);
-        if fields.capacity() <= keep {
-            fields.clear();
-        } else {
-            fields = Vec::new();
-        }
-        *self = Self { fields, ..Self::default() };
+    /// Gets ready for the next section, and gives back what it holds.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -243,16 +277,21 @@ fn is_crlf(bytes: &[u8], at: usize) -> bool {
     matches!(bytes.get(at..), Some([b'\r', b'\n', ..]))
 }
 
-/// `OWS field-value OWS`, without the whitespace.
+/// `OWS field-value OWS`, without the whitespace: where it begins and ends.
 #[inline]
-fn trimmed(bytes: &[u8], mut from: usize, mut to: usize) -> (usize, usize) {
-    while from < to && matches!(bytes[from], b' ' | b'\t') {
-        from += 1;
+fn trimmed(raw: &[u8], to: usize) -> (usize, usize) {
+    // One space before and none behind, nearly always.
+    if let [b' ', first, .., last] | [b' ', first @ last] = &raw[..to]
+        && *first > b' '
+        && *last > b' '
+    {
+        return (1, to);
     }
-    while from < to && matches!(bytes[to - 1], b' ' | b'\t') {
-        to -= 1;
-    }
-    (from, to)
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let value = &raw[..to];
+    let Some(from) = value.iter().position(|byte| !is_blank(byte)) else { return (to, to) };
+    let behind = value.iter().rev().take_while(|byte| is_blank(byte)).count();
+    (from, to - behind)
 }
 
 pub(crate) fn bad(reason: &'static str, rule: &str) -> Error {
@@ -294,7 +333,7 @@ fn stop<S: Section>(bytes: &[u8], at: usize) -> usize {
     if S::ANY_CONTROL {
         bytes.get(at..).and_then(|rest| memchr3(b'\0', b'\r', b'\n', rest)).map_or(bytes.len(), |n| at + n)
     } else {
-        value_end(bytes, at)
+        at + value_end(bytes.get(at..).unwrap_or_default())
     }
 }
 

@@ -94,12 +94,12 @@ impl Section for Request {
     /// `request-line = method SP request-target SP HTTP-version`, with exactly these spaces.
     #[inline]
     fn first_line(&mut self, bytes: &[u8], at: usize) -> Result<usize, Error> {
-        let method_end = token_end(bytes, at);
+        let method_end = at + token_end(bytes.get(at..).unwrap_or_default());
         if method_end == at || bytes.get(method_end) != Some(&b' ') {
             return Err(bad("the method is not a token", LINE));
         }
         let start = method_end + 1;
-        let end = target_end(bytes, start);
+        let end = start + target_end(&bytes[start..]);
         if bytes.get(end) != Some(&b' ') || end == start {
             return Err(broken_target(bytes, end));
         }
@@ -115,9 +115,7 @@ impl Section for Request {
     }
 
     #[inline]
-    fn field(&mut self, bytes: &[u8], field: Field) -> Result<bool, Error> {
-        let name = field.name.of(bytes);
-        let value = field.value.of(bytes);
+    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<bool, Error> {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
             4 if is(b"host") => self.host(value)?,
@@ -186,7 +184,7 @@ impl Request {
             target.get(start..start + span.len()).unwrap_or_default()
         };
         RequestHead {
-            method: text(self.method.of(bytes)),
+            method: method(self.method.of(bytes)),
             target,
             // An empty path of an absolute-form stands for "/".
             path: if self.path.is_empty() && !self.connect { "/" } else { part(self.path) },
@@ -320,6 +318,16 @@ impl Request {
             return Err(bad("both Transfer-Encoding and Content-Length", FRAMING));
         }
         Ok(())
+    }
+}
+
+/// A token as text; the frequent ones are known to be.
+#[inline]
+fn method(bytes: &[u8]) -> &str {
+    match bytes {
+        b"GET" => "GET",
+        b"POST" => "POST",
+        _ => text(bytes),
     }
 }
 

@@ -67,7 +67,7 @@ impl Section for Response {
             return Err(bad("the status code is not three digits", RULE));
         };
         self.status = [a, b, c].iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
-        let end = value_end(bytes, at + 12);
+        let end = at + 12 + value_end(&bytes[at + 12..]);
         if end > at + 12 && bytes[at + 12] != b' ' {
             return Err(bad("the status code is not three digits", RULE));
         }
@@ -80,9 +80,7 @@ impl Section for Response {
         Ok(end)
     }
 
-    fn field(&mut self, bytes: &[u8], field: Field) -> Result<bool, Error> {
-        let name = field.name.of(bytes);
-        let value = field.value.of(bytes);
+    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<bool, Error> {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
             10 if is(b"connection") => {

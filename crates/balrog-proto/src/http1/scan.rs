@@ -7,37 +7,41 @@ const ONES: u64 = u64::MAX / 255;
 const HIGH: u64 = ONES * 0x80;
 const LOW7: u64 = !HIGH;
 
-#[inline]
-fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
 /// Index of the lowest byte whose high bit is set.
 #[inline]
 const fn lowest(mask: u64) -> usize {
     (mask.trailing_zeros() / 8) as usize
 }
 
-/// Where the token ends that begins at `at`: the first byte that is no `tchar`.
+/// The first byte that `mask` marks with its high bit, eight at a time, and then `is` by itself;
+/// the length if there is none.
 #[inline]
-pub(crate) fn token_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(word) = word(bytes, at) {
-        let other = not_simple(word);
-        if other == 0 {
-            at += 8;
-            continue;
+fn find(bytes: &[u8], mask: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool) -> usize {
+    let mut at = 0;
+    let mut rest = bytes;
+    while let Some((word, tail)) = rest.split_first_chunk::<8>() {
+        let mask = mask(u64::from_le_bytes(*word));
+        if mask != 0 {
+            return at + lowest(mask);
         }
-        at += lowest(other);
+        at += 8;
+        rest = tail;
+    }
+    at + rest.iter().position(|&byte| is(byte)).unwrap_or(rest.len())
+}
+
+/// How long the token is that `bytes` begin with: up to the first byte that is no `tchar`.
+#[inline]
+pub(crate) fn token_end(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        at += find(&bytes[at..], not_simple, |byte| !is_tchar(byte));
         // Nearly always the colon. A rarer `tchar` goes by the table.
-        if !is_tchar(bytes[at]) {
-            return at;
+        match bytes.get(at) {
+            Some(&byte) if is_tchar(byte) => at += 1,
+            _ => return at,
         }
-        at += 1;
     }
-    while bytes.get(at).is_some_and(|&byte| is_tchar(byte)) {
-        at += 1;
-    }
-    at
 }
 
 /// High bits where a byte is neither a letter nor a hyphen. Exact.
@@ -51,25 +55,18 @@ const fn not_simple(word: u64) -> u64 {
     !((letter | hyphen) & !word) & HIGH
 }
 
-/// Where a field value ends that begins at `at`: the first control character but HTAB.
+/// How long the field value is that `bytes` begin with: up to the first control character but
+/// HTAB.
 #[inline]
-pub(crate) fn value_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(word) = word(bytes, at) {
-        let control = control(word);
-        if control == 0 {
-            at += 8;
-            continue;
+pub(crate) fn value_end(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        at += find(&bytes[at..], control, |byte| byte.is_ascii_control());
+        match bytes.get(at) {
+            Some(b'\t') => at += 1,
+            _ => return at,
         }
-        at += lowest(control);
-        if bytes[at] != b'\t' {
-            return at;
-        }
-        at += 1;
     }
-    while bytes.get(at).is_some_and(|&byte| byte == b'\t' || !byte.is_ascii_control()) {
-        at += 1;
-    }
-    at
 }
 
 /// High bits where a byte is a control character. The lowest is exact: a borrow can only come
@@ -81,25 +78,18 @@ const fn control(word: u64) -> u64 {
     (below_space | delete) & !word & HIGH
 }
 
-/// Where a request target ends that begins at `at`: the first byte that is no visible ASCII, or
-/// is `#`.
+/// How long the request target is that `bytes` begin with: up to the first byte that is no
+/// visible ASCII, or is `#`.
 #[inline]
-pub(crate) fn target_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(word) = word(bytes, at) {
+pub(crate) fn target_end(bytes: &[u8]) -> usize {
+    let other = |word: u64| {
         let hash = word ^ (ONES * b'#' as u64);
         let hash = hash.wrapping_sub(ONES) & !hash;
         let below = word.wrapping_sub(ONES * 0x21) & !word;
         let delete = (word & LOW7) + ONES;
-        let other = (hash | below | delete | word) & HIGH;
-        if other != 0 {
-            return at + lowest(other);
-        }
-        at += 8;
-    }
-    while bytes.get(at).is_some_and(|&byte| matches!(byte, b'!'..=b'~') && byte != b'#') {
-        at += 1;
-    }
-    at
+        (hash | below | delete | word) & HIGH
+    };
+    find(bytes, other, |byte| !matches!(byte, b'!'..=b'~') || byte == b'#')
 }
 
 #[cfg(test)]
@@ -107,7 +97,7 @@ mod tests {
     use super::*;
 
     /// Every byte value at every place of a word, behind and before every kind of neighbour.
-    fn same(fast: fn(&[u8], usize) -> usize, member: fn(u8) -> bool, filler: u8) {
+    fn same(fast: fn(&[u8]) -> usize, member: fn(u8) -> bool, filler: u8) {
         for length in 1..=26 {
             for at in 0..length {
                 for byte in 0..=255_u8 {
@@ -118,7 +108,7 @@ mod tests {
                             *slot = next;
                         }
                         let slow = bytes.iter().position(|&byte| !member(byte)).unwrap_or(length);
-                        assert_eq!(fast(&bytes, 0), slow, "{bytes:x?}");
+                        assert_eq!(fast(&bytes), slow, "{bytes:x?}");
                     }
                 }
             }

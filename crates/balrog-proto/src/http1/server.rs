@@ -13,8 +13,6 @@ mod commands;
 
 /// A body has to come this long before its rate counts.
 const RATE_FROM: Duration = Duration::from_secs(10);
-/// Room for so many fields is kept between two requests.
-const KEEP_FIELDS: usize = 16;
 
 /// The server's side of a connection: requests in, responses out, one after the other.
 ///
@@ -179,7 +177,6 @@ impl Server {
         self
     }
 
-    #[inline]
     fn head(&mut self, now: Instant, inbox: &Inbox) -> Result<Found, Error> {
         self.request.tunnels = self.tunnels;
         let Some(end) = self.parser.advance(&mut self.request, inbox.bytes(), &self.limits)? else {
@@ -304,7 +301,7 @@ impl Server {
         self.request = Request::default();
         self.exchange = Exchange::default();
         self.response = Response::None;
-        self.parser.reset(KEEP_FIELDS);
+        self.parser.reset();
         (self.since, self.begun, self.waiting) = (None, false, None);
     }
 
@@ -404,6 +401,14 @@ impl Machine for Server {
                 return Ok(Step::Closed);
             }
         }))
+    }
+
+    #[inline]
+    fn glance(&mut self, inbox: &Inbox) -> bool {
+        // In state `Head`, where something was scanned, its clock runs already.
+        self.state == State::Head
+            && !inbox.is_eof()
+            && inbox.last().is_some_and(|last| self.parser.glance(inbox.len(), last))
     }
 
     fn deadline(&self) -> Option<Instant> {

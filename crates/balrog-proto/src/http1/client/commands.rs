@@ -171,7 +171,7 @@ fn check(
     if !is_token(method.as_bytes()) {
         return Err(Misuse("the method is not a token"));
     }
-    if target.is_empty() || target_end(target.as_bytes(), 0) != target.len() {
+    if target.is_empty() || target_end(target.as_bytes()) != target.len() {
         return Err(Misuse("the request target has a character that no URI has"));
     }
     if !is_authority(authority.as_bytes()) {
