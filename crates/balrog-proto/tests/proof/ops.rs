@@ -4,14 +4,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use crate::harness::{exchange, server_model};
+use crate::harness::{conversation, exchange, server_model};
 
 /// The same cases in every run; other ones are for the fuzzer to find.
 fn config() -> ProptestConfig {
     ProptestConfig {
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(0x5eed),
-        ..ProptestConfig::with_cases(1_000)
+        ..ProptestConfig::with_cases(400)
     }
 }
 
@@ -26,5 +26,10 @@ proptest! {
     #[test]
     fn http_server_commands(bytes in vec(any::<u8>(), 0..240)) {
         server_model::run(&bytes);
+    }
+
+    #[test]
+    fn websocket_conversations(bytes in vec(any::<u8>(), 0..160)) {
+        conversation::hold(&bytes);
     }
 }

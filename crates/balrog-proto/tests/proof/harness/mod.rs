@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "`fuzz/` makes a library of this")]
 
 pub mod choices;
+pub mod conversation;
 pub mod differential;
 pub mod exchange;
 pub mod http;

@@ -4,7 +4,7 @@ use super::http::{ClientSide, ServerSide};
 use super::postgres::Session;
 use super::websocket::PeerSide;
 use super::{check_pieces, feed};
-use super::{differential, exchange, server_model};
+use super::{conversation, differential, exchange, server_model};
 
 /// A target, and the corpus that it shares with others: a directory in `fuzz/corpus`.
 pub struct Target {
@@ -28,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ws_client_split", corpus: "ws_client", run: ws_client_split },
     Target { name: "ws_deflate", corpus: "ws_deflate", run: ws_deflate },
     Target { name: "ws_deflate_split", corpus: "ws_deflate", run: ws_deflate_split },
+    Target { name: "ws_pair", corpus: "ws_pair", run: ws_pair },
     Target { name: "pg_frontend", corpus: "pg_frontend", run: pg_frontend },
     Target { name: "pg_frontend_split", corpus: "pg_frontend", run: pg_frontend_split },
     Target { name: "h1_pair", corpus: "h1_pair", run: h1_pair },
@@ -99,6 +100,11 @@ pub fn ws_deflate_split(bytes: &[u8]) {
     if let Some((choice, frames)) = bytes.split_first() {
         check_pieces(&PeerSide::deflating(*choice), frames);
     }
+}
+
+/// Choices of what two peers say to each other.
+pub fn ws_pair(bytes: &[u8]) {
+    conversation::hold(bytes);
 }
 
 /// The first byte chooses what the owner does.
