@@ -111,5 +111,5 @@ docs: ## Build the Rust documentation, warnings denied
 .PHONY: clean
 clean: ## Remove everything that was built or set up
 	cargo clean
-	rm -rf .venv .venv-bench .run bench/results .ruff_cache
+	rm -rf .venv .venv-bench* .run bench/results .ruff_cache
 	find bindings/python/python -name '_balrog*.so' -delete

@@ -46,21 +46,24 @@ class Rival:
 
 def rivals() -> list[Rival]:
     """Everyone that runs here, and a line for who does not."""
-    python = str(support.RIVALS / "python")
     gunicorn = support.rival("gunicorn", "--bind", "127.0.0.1:PORT", "--no-control-socket", "--keep-alive", "60")
     uvicorn = support.rival("uvicorn", "--host", "127.0.0.1", "--port", "PORT", "--no-access-log", "hello:asgi")
-    granian = support.rival("granian", "--interface", "wsgi", "--port", "PORT", "--no-ws", "hello:application")
+    # Unless told, granian takes as many connections as its backlog is long (1,024), gevent's worker 1,000.
+    granian = support.rival("granian", "--interface", "wsgi", "--port", "PORT", "--no-ws")
+    granian += ["--backlog", "4096", "--backpressure", "4096", "hello:application"]
+    gevent = [*gunicorn, "-k", "gevent", "--worker-connections", "4000", "hello:application"]
     balrog = [sys.executable, "-m", "balrog", "serve", "hello:application", "--bind", "127.0.0.1:PORT"]
     found = [
         Rival("balrog", balrog),
         Rival("granian", granian),
         Rival("gunicorn gthread", [*gunicorn, "-k", "gthread", "--threads", "64", "hello:application"]),
-        Rival("gunicorn gevent", [*gunicorn, "-k", "gevent", "hello:application"]),
+        Rival("gunicorn gevent", gevent),
         Rival("uvicorn (ASGI)", [*uvicorn, "--loop", "uvloop", "--http", "httptools"]),
     ]
-    for name, debian in (("bjoern", ("libev-dev", "gcc")), ("fastwsgi", ("gcc",))):
-        problem = support.install_optional(name, debian)
-        found.append(Rival(name, [python, str(HERE / "hello.py"), name, "PORT"], problem=problem))
+    # fastwsgi still imports pkg_resources, which setuptools has dropped.
+    for name, debian, needs in (("bjoern", ("libev-dev", "gcc"), ()), ("fastwsgi", ("gcc",), ("setuptools<81",))):
+        python, problem = support.install_optional(name, debian, needs)
+        found.append(Rival(name, [str(python), "-W", "ignore", str(HERE / "hello.py"), name, "PORT"], problem=problem))
     return found
 
 

@@ -7,6 +7,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,23 +23,47 @@ def rival(program: str, *arguments: str) -> list[str]:
     return [str(RIVALS / program), *arguments]
 
 
-def have(module: str) -> bool:
-    """Whether the rivals' environment can import `module`."""
-    return subprocess.run([str(RIVALS / "python"), "-c", f"import {module}"], capture_output=True).returncode == 0
+def have(python: Path, module: str) -> bool:
+    """Whether this interpreter can import `module`."""
+    return subprocess.run([str(python), "-c", f"import {module}"], capture_output=True).returncode == 0
 
 
-def install_optional(package: str, debian: tuple[str, ...] = ()) -> str:
-    """Installs a rival that needs a compiler; returns why not, or nothing if it is there."""
-    if have(package):
-        return ""
+def install_optional(package: str, debian: tuple[str, ...] = (), needs: tuple[str, ...] = ()) -> tuple[Path, str]:
+    """Installs a rival that has to be compiled, on the newest interpreter on which it builds and can be imported.
+
+    Returns that interpreter, and why there is none.
+    """
     if debian and os.geteuid() == 0 and shutil.which("apt-get"):
         apt_install(*debian)
-    pip = [str(RIVALS / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    if done.returncode == 0 and have(package):
-        return ""
-    lines = [line for line in (done.stderr or done.stdout).splitlines() if "error" in line.lower()]
-    return lines[0].strip() if lines else "it does not build here"
+    problem = ""
+    for python in interpreters():
+        if have(python, package):
+            return python, ""
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *needs, package]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        if done.returncode == 0 and have(python, package):
+            return python, ""
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if "error" in line.lower()]
+        problem = problem or (lines[0].strip() if lines else "it does not build here")
+    return RIVALS / "python", problem
+
+
+def interpreters() -> Iterator[Path]:
+    """The rivals' own environment; then one for each older Python that is to be found, made when asked for."""
+    yield RIVALS / "python"
+    listed = subprocess.run([str(ROOT / "scripts" / "python"), "--all"], capture_output=True, text=True).stdout
+    seen = set()
+    for base in listed.split():
+        version = subprocess.run([base, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], capture_output=True)
+        minor = version.stdout.decode().strip()
+        if minor in seen:
+            continue
+        seen.add(minor)
+        directory = RIVALS.parent.with_name(f".venv-bench-{minor}")
+        if len(seen) == 1 or subprocess.run([base, "-m", "venv", str(directory)], capture_output=True).returncode:
+            # The newest is the rivals' own.
+            continue
+        yield directory / "bin" / "python"
 
 
 def apt_install(*packages: str) -> bool:
