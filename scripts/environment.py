@@ -17,6 +17,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,7 +89,7 @@ class Environment:
             return
         say("building the extension in release mode; a first build takes a minute or two")
         maturin = [str(self.directory / "bin" / "maturin"), "develop", "--release", "--locked"]
-        run([*maturin, "--manifest-path", str(MANIFEST)], quiet=True, VIRTUAL_ENV=str(self.directory))
+        run([*maturin, "--manifest-path", str(MANIFEST)], VIRTUAL_ENV=str(self.directory))
         self._set_stamp("extension", f"{source_digest()} {self._built()}")
 
     def _built(self) -> str:
@@ -151,14 +153,33 @@ def say(text: str) -> None:
     print(f"setup: {text}", file=sys.stderr, flush=True)
 
 
-def run(command: list[str], quiet: bool = False, **environment: str) -> None:
-    """Runs a command in the checkout; raises `SetupError` when it fails. `quiet`: its output is shown only then."""
-    output = subprocess.PIPE if quiet else sys.stderr
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT)
-    if done.returncode != 0:
-        sys.stderr.write((done.stdout or b"").decode(errors="replace"))
-        shown = " ".join(word.removeprefix(f"{ROOT}/") for word in command)
-        raise SetupError(f"failed with status {done.returncode}: {shown}")
+def run(command: list[str], **environment: str) -> None:
+    """Runs a command in the checkout, counting seconds on a terminal.
+
+    Raises `SetupError` when it fails; what it printed is shown only then.
+    """
+    start, counting = time.monotonic(), sys.stderr.isatty()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        while True:
+            try:
+                process.wait(1)
+                break
+            except subprocess.TimeoutExpired:
+                if counting:
+                    print(f"\r  {time.monotonic() - start:.0f} s ", end="", file=sys.stderr, flush=True)
+            except BaseException:  # Ctrl-C has reached it, too
+                process.wait()
+                raise
+        if counting:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        if process.returncode != 0:
+            output.seek(0)
+            sys.stderr.write(output.read().decode(errors="replace"))
+            shown = " ".join(word.removeprefix(f"{ROOT}/") for word in command)
+            raise SetupError(f"failed with status {process.returncode}: {shown}")
 
 
 def main() -> int:

@@ -185,3 +185,13 @@ def test_examples_readme(env, run_customer):
         shell.follow("examples/food_delivery/README.md")
         response = run_customer(shell.services[-1], lambda customer: customer.order({"dish": "Ramen", "quantity": 1}))
         assert response.status == 200
+
+
+def test_each_trap_of_django_names_tests_that_exist():
+    rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|$", (ROOT / "docs" / "django-traps.md").read_text(), re.M)
+    assert [int(number) for number, _ in rows] == list(range(1, 26))
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests" / "python").rglob("test_*.py"))
+    for number, proof in rows:
+        assert proof.strip(), f"trap {number} has neither a test nor a reason why not"
+        for name in re.findall(r"`(test_\w+)(?:…)?`", proof):
+            assert f"def {name}" in tests or (ROOT / "tests/python/django_engine" / f"{name}.py").exists(), name
