@@ -75,6 +75,12 @@ impl<'b> Fields<'b> {
         Ok(string)
     }
 
+    pub(super) fn take(&mut self, n: usize) -> Result<&'b [u8], Error> {
+        let (bytes, rest) = self.rest.split_at_checked(n).ok_or(SHORT)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
     /// Everything that is left.
     pub(super) const fn rest(self) -> &'b [u8] {
         self.rest

@@ -20,8 +20,10 @@ mod rows;
 mod scram;
 mod session;
 mod startup;
+mod statements;
 mod timers;
 mod tls;
+mod trace;
 
 pub use batch::{Batch, Bind, Parameter};
 pub use cancel::Cancel;
@@ -33,4 +35,6 @@ pub use report::Report;
 pub use rows::{Column, Format, Piece, Row, Types, Values};
 pub use scram::{KeyDerivation, SaltedPassword};
 pub use session::{CancelKey, TransactionStatus};
+pub use statements::{Choice, Remedy, Statements};
 pub use tls::{ALPN, TlsAnswer, TlsRequest};
+pub use trace::Trace;
