@@ -129,6 +129,39 @@ def test_a_long_task_gets_another_session_after_its_own_died(thing):
     assert thing.objects.count() == 0
 
 
+def kill_while_waiting(statement):
+    """Runs a statement, and has its session killed while the task waits for something else."""
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        cursor.execute("select pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+
+    def kill():
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_terminate_backend(%s, 5000)", [pid])
+
+    balrog.spawn(kill).result()
+    balrog.sleep(0.1)
+
+
+@green
+def test_a_session_that_died_while_its_task_waited_is_replaced(thing):
+    kill_while_waiting("select 1")
+    assert thing.objects.count() == 0
+
+
+@green
+def test_a_session_that_held_something_is_missed(thing):
+    from django.db import OperationalError
+
+    kill_while_waiting("set work_mem = '8MB'")
+    with pytest.raises(OperationalError):
+        thing.objects.count()
+    assert thing.objects.count() == 0
+
+
 @green
 def test_the_server_restarts(thing, postgres):
     from balrog.django.postgresql import base

@@ -353,3 +353,32 @@ def test_closing_the_pool_sends_those_who_wait_away(dsn):
         assert held.closed and pool.size == 0
 
     balrog.run(main)
+
+
+def test_a_queue_that_moves_is_waited_in_and_one_that_stands_still_is_not(dsn):
+    # A connection is given back every 0.2 s: the last waits three times as long as the pool lets a queue stand still.
+    pool = Pool(lambda: Connection.connect(dsn, autocommit=True), max_size=1, timeout=60, stall_timeout=1)
+
+    def work(seconds):
+        connection = pool.getconn()
+        balrog.sleep(seconds)
+        pool.putconn(connection)
+
+    def main():
+        began = time.monotonic()
+        for task in [balrog.spawn(work, 0.2) for _ in range(15)]:
+            task.result()
+        assert time.monotonic() - began >= 3
+        holder = balrog.spawn(work, 3)
+        balrog.sleep(0)
+        began = time.monotonic()
+        waiting = [balrog.spawn(work, 0) for _ in range(3)]
+        for task in waiting:
+            with pytest.raises(PoolTimeout, match="within 1 s"):
+                task.result()
+        assert 1 <= time.monotonic() - began < 3
+        holder.result()
+
+    balrog.run(main)
+    assert pool.stats().timeouts == 3
+    pool.close()
