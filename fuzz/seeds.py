@@ -271,7 +271,7 @@ def postgres() -> None:
 
 def choices() -> None:
     """Where the bytes are choices, any do."""
-    for corpus in ("h1_pair", "h1_ops", "ws_pair"):
+    for corpus in ("h1_pair", "h1_ops", "ws_pair", "pg_pair"):
         source = random.Random(corpus)
         for number in range(16):
             write(corpus, f"seed-{number}", source.randbytes(16 + 12 * number))

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use crate::harness::{conversation, exchange, server_model};
+use crate::harness::{backend, conversation, exchange, server_model};
 
 /// The same cases in every run; other ones are for the fuzzer to find.
 fn config() -> ProptestConfig {
@@ -31,5 +31,10 @@ proptest! {
     #[test]
     fn websocket_conversations(bytes in vec(any::<u8>(), 0..160)) {
         conversation::hold(&bytes);
+    }
+
+    #[test]
+    fn postgres_sessions(bytes in vec(any::<u8>(), 0..160)) {
+        backend::hold_session(&bytes);
     }
 }

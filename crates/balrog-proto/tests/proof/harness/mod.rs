@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "`fuzz/` makes a library of this")]
 
+pub mod backend;
 pub mod choices;
 pub mod conversation;
 pub mod differential;

@@ -3,8 +3,8 @@
 use super::http::{ClientSide, ServerSide};
 use super::postgres::Session;
 use super::websocket::PeerSide;
+use super::{backend, conversation, differential, exchange, server_model};
 use super::{check_pieces, feed};
-use super::{conversation, differential, exchange, server_model};
 
 /// A target, and the corpus that it shares with others: a directory in `fuzz/corpus`.
 pub struct Target {
@@ -31,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ws_pair", corpus: "ws_pair", run: ws_pair },
     Target { name: "pg_frontend", corpus: "pg_frontend", run: pg_frontend },
     Target { name: "pg_frontend_split", corpus: "pg_frontend", run: pg_frontend_split },
+    Target { name: "pg_pair", corpus: "pg_pair", run: pg_pair },
     Target { name: "h1_pair", corpus: "h1_pair", run: h1_pair },
     Target { name: "h1_ops", corpus: "h1_ops", run: h1_ops },
 ];
@@ -118,4 +119,9 @@ pub fn pg_frontend_split(bytes: &[u8]) {
     if let Some((choice, messages)) = bytes.split_first() {
         check_pieces(&Session(*choice), messages);
     }
+}
+
+/// Choices of what a session asks for, and what its server answers.
+pub fn pg_pair(bytes: &[u8]) {
+    backend::hold_session(bytes);
 }

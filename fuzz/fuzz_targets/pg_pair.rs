@@ -1,0 +1,3 @@
+#![no_main]
+
+balrog_fuzz::target!(pg_pair);
