@@ -1,50 +1,14 @@
-//! What the examples share: a driver for any machine over a socket of the standard library.
+//! What the WebSocket examples share, the driver of all of them included.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::io::Read;
 
+use balrog_proto::Entropy;
 use balrog_proto::websocket::Limits;
-use balrog_proto::{Entropy, Link, Machine, Transmit};
 
-/// Sends what the link has to send, then waits for bytes from the peer or the link's deadline.
-/// To be called when [`Link::poll_event`] gives no event. `false`: the connection is over.
-pub(crate) fn drive<M: Machine>(link: &mut Link<M>, mut stream: &TcpStream) -> io::Result<bool> {
-    while let Some(transmit) = link.poll_transmit() {
-        match transmit {
-            Transmit::Data(segments) => {
-                let mut slices = [IoSlice::new(&[]); 16];
-                let n = segments.io_slices(&mut slices);
-                let sent = stream.write_vectored(&slices[..n])?;
-                link.transmitted(sent);
-            }
-            // It fails if the peer has cut the connection; then nothing is left to shut down.
-            Transmit::Shutdown => drop(stream.shutdown(Shutdown::Write)),
-            Transmit::External(_) => return Err(ErrorKind::Unsupported.into()),
-        }
-    }
-    if !link.wants_input() {
-        return Ok(false);
-    }
-    let left = link.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
-    stream.set_read_timeout(left.map(|left| left.max(Duration::from_millis(1))))?;
-    match stream.read(link.recv_space(64 * 1024)) {
-        Ok(0) => {
-            link.received(0);
-            link.receive_eof();
-        }
-        Ok(n) => link.received(n),
-        Err(error) => {
-            link.received(0);
-            if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) {
-                return Err(error);
-            }
-        }
-    }
-    link.handle_timeout(Instant::now())?;
-    Ok(true)
-}
+mod drive;
+
+pub(crate) use drive::drive;
 
 /// The generator of the operating system.
 #[allow(dead_code, reason = "a server draws nothing")]

@@ -96,6 +96,7 @@ pub(crate) const fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",
         101 => "Switching Protocols",
+        102 => "Processing",
         103 => "Early Hints",
         400 => "Bad Request",
         408 => "Request Timeout",

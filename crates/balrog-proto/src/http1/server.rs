@@ -67,7 +67,8 @@ enum State {
     Respond,
     /// The response is complete; what is left of the request's body is read and dropped.
     Drain {
-        left: u64,
+        /// Where in the body patience ends.
+        until: u64,
     },
     Closed,
 }
@@ -256,7 +257,7 @@ impl Server {
     }
 
     /// Reads the rest of a body that nobody wanted. `None`: the next request may come.
-    fn drain(&mut self, now: Instant, inbox: &mut Inbox, mut left: u64) -> Result<Option<Found>, Error> {
+    fn drain(&mut self, now: Instant, inbox: &mut Inbox, until: u64) -> Result<Option<Found>, Error> {
         self.since.get_or_insert(now);
         loop {
             let piece = match self.piece(now, inbox) {
@@ -264,11 +265,10 @@ impl Server {
                 Err(Error::Eof(_)) => return Ok(Some(Found::Closed)),
                 piece => piece?,
             };
-            let used = std::mem::take(&mut self.used);
-            inbox.discard(used);
-            let Some(rest) = left.checked_sub(used as u64) else { return Ok(Some(Found::Closed)) };
-            left = rest;
-            self.state = State::Drain { left };
+            inbox.discard(std::mem::take(&mut self.used));
+            if self.received > until {
+                return Ok(Some(Found::Closed));
+            }
             match piece {
                 Piece::Done => break,
                 Piece::More => return Ok(Some(Found::NeedInput)),
@@ -288,7 +288,7 @@ impl Server {
             State::Head => self.head(now, inbox),
             State::Body => self.body(now, inbox),
             State::Respond => Ok(Found::Paused),
-            State::Drain { left } => match self.drain(now, inbox, left)? {
+            State::Drain { until } => match self.drain(now, inbox, until)? {
                 Some(found) => Ok(found),
                 None => self.head(now, inbox),
             },

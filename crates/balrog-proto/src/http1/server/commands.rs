@@ -190,7 +190,8 @@ impl Link<Server> {
         } else if server.state == State::Respond {
             server.next_request();
         } else {
-            (server.state, server.since) = (State::Drain { left: server.limits.drain }, None);
+            let until = server.received.saturating_add(server.limits.drain);
+            (server.state, server.since) = (State::Drain { until }, None);
         }
         self.changed();
         Ok(())

@@ -1,0 +1,33 @@
+//! The examples, one against the other over real sockets.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use balrog_proto::http1::Limits;
+
+#[allow(dead_code, reason = "an example has a main function")]
+#[path = "../examples/http1_client.rs"]
+mod client;
+#[allow(dead_code, reason = "an example has a main function")]
+#[path = "../examples/http1_server.rs"]
+mod server;
+
+#[test]
+fn what_is_posted_comes_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let large = "x".repeat(1_000_000);
+    for data in ["", "two soups", &large] {
+        let (status, body) = std::thread::scope(|scope| {
+            let serving = scope.spawn(|| {
+                let (stream, _) = listener.accept().unwrap();
+                server::serve(&stream, Arc::new(Limits::default()))
+            });
+            let answer = client::post(&address, data.as_bytes()).unwrap();
+            serving.join().unwrap().unwrap();
+            answer
+        });
+        assert_eq!(status, 200);
+        assert!(body == format!("POST /\n{data}").as_bytes(), "{} bytes", body.len());
+    }
+}
