@@ -1,4 +1,4 @@
-//! The examples, one against the other over real sockets.
+//! The example's two sides, one against the other over real sockets.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -6,11 +6,8 @@ use std::sync::Arc;
 use balrog_proto::http1::Limits;
 
 #[allow(dead_code, reason = "an example has a main function")]
-#[path = "../examples/http1_client.rs"]
-mod client;
-#[allow(dead_code, reason = "an example has a main function")]
-#[path = "../examples/http1_server.rs"]
-mod server;
+#[path = "../examples/http1.rs"]
+mod http1;
 
 #[test]
 fn what_is_posted_comes_back() {
@@ -21,9 +18,9 @@ fn what_is_posted_comes_back() {
         let (status, body) = std::thread::scope(|scope| {
             let serving = scope.spawn(|| {
                 let (stream, _) = listener.accept().unwrap();
-                server::serve(&stream, Arc::new(Limits::default()))
+                http1::serve(&stream, Arc::new(Limits::default()))
             });
-            let answer = client::post(&address, data.as_bytes()).unwrap();
+            let answer = http1::post(&address, data.as_bytes()).unwrap();
             serving.join().unwrap().unwrap();
             answer
         });
