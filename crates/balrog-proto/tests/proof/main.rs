@@ -8,3 +8,4 @@ mod llhttp;
 mod ops;
 mod partition;
 mod replay;
+mod surface;

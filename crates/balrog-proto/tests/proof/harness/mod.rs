@@ -143,6 +143,41 @@ pub fn feed<'a, S: Subject>(subject: &S, pieces: impl IntoIterator<Item = &'a [u
     seen
 }
 
+/// The same through a driver that reads into the inbox itself, and past it where the machine says
+/// that nothing but payload comes.
+pub fn feed_past_the_inbox<S: Subject>(subject: &S, bytes: &[u8]) -> Seen {
+    let now = Instant::now();
+    let mut link = subject.open();
+    let mut seen = Seen::default();
+    let mut numbers = Numbers::of(bytes);
+    let mut rest = bytes;
+    seen.take_output(&mut link);
+    loop {
+        let n = (1 + numbers.below(64)).min(rest.len());
+        if rest.is_empty() {
+            link.receive_eof();
+        } else if let Some(bulk) = link.bulk() {
+            let n = usize::try_from(bulk).unwrap_or(usize::MAX).min(n);
+            seen.piece("body", &rest[..n]);
+            rest = &rest[n..];
+            let position = link.position();
+            link.bulk_received(now, n);
+            assert_eq!(link.position(), position + n as u64);
+        } else {
+            link.recv_space(64)[..n].copy_from_slice(&rest[..n]);
+            link.received(n);
+            rest = &rest[n..];
+        }
+        while !seen.is_over() && subject.turn(&mut link, now, &mut seen) {
+            seen.take_output(&mut link);
+        }
+        seen.take_output(&mut link);
+        if seen.is_over() || link.is_eof() {
+            return seen;
+        }
+    }
+}
+
 /// Cuts anywhere, by the bytes themselves: any change of them changes the cuts.
 pub fn random_pieces(bytes: &[u8]) -> Vec<&[u8]> {
     let mut numbers = Numbers::of(bytes);
@@ -163,4 +198,5 @@ pub fn check_pieces<S: Subject>(subject: &S, bytes: &[u8]) {
     let whole = feed(subject, [bytes]);
     assert_eq!(feed(subject, random_pieces(bytes)), whole, "in random pieces");
     assert_eq!(feed(subject, bytes.chunks(1)), whole, "byte by byte");
+    assert_eq!(feed_past_the_inbox(subject, bytes), whole, "past the inbox");
 }
