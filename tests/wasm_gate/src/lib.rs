@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use balrog_proto::http1::{self, BodyLength, Client, Server};
+use balrog_proto::postgres::{Batch, Cancel, CancelKey, Config, Frontend, Parameter, TlsRequest};
 use balrog_proto::websocket::{self, Deflate, Peer};
 use balrog_proto::{Link, Machine, Step, Transmit};
 
@@ -62,4 +63,30 @@ pub fn websocket(now: Instant, bytes: &[u8]) -> usize {
         .and_then(|()| link.ping(bytes))
         .and_then(|()| link.close(1000, "done"));
     if sent.is_err() { 0 } else { drive(link, now, bytes) }
+}
+
+#[unsafe(no_mangle)]
+pub fn postgres(now: Instant, bytes: &[u8]) -> usize {
+    let Ok(frontend) = Frontend::new(Config::new(bytes), &mut |bytes: &mut [u8]| bytes.fill(7)) else {
+        return 0;
+    };
+    let mut link = Link::new(TlsRequest::new(false, None)).replace(frontend);
+    link.receive(bytes);
+    while let Ok(Step::Event(event)) = link.poll_event(now) {
+        if let balrog_proto::postgres::FrontendEvent::DeriveKey(job) = event {
+            let key = job.finish();
+            if link.key_derived(&key).is_err() {
+                break;
+            }
+        }
+    }
+    let mut batch = Batch::new();
+    let sent = batch
+        .query("select $1", &[Parameter::Binary(bytes)])
+        .and_then(|batch| link.send(batch.sync()))
+        .and_then(|_| link.copy_data(bytes));
+    match (sent, CancelKey::new(0, bytes)) {
+        (Ok(()), Ok(key)) => drive(link, now, bytes) + drive(Link::new(Cancel::new(key, None)), now, bytes),
+        _ => drive(link, now, bytes),
+    }
 }

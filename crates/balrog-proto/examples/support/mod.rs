@@ -20,7 +20,8 @@ impl Entropy for Urandom {
     }
 }
 
-/// Limits for messages of 64 MiB in any number of fragments.
+/// Limits for WebSocket messages of 64 MiB in any number of fragments.
+#[allow(dead_code, reason = "not every protocol has frames")]
 pub(crate) fn roomy() -> Limits {
     let mut limits = Limits::default();
     (limits.message, limits.frame, limits.unsent) = (64 << 20, 64 << 20, 256 << 20);

@@ -125,3 +125,32 @@ pub fn sent(link: &mut Link<Frontend>) -> Vec<u8> {
     link.transmitted(bytes.len());
     bytes
 }
+
+/// Checks a client's proof as a server does (RFC 5802 section 3; salt and iterations as in RFC 7677),
+/// and signs in answer.
+pub fn check_proof(password: &[u8], auth_message: &str, proof: &str) -> String {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use hmac::{Hmac, KeyInit, Mac};
+    use sha2::{Digest, Sha256};
+
+    let hmac = |key: &[u8], text: &[u8]| -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+        mac.update(text);
+        mac.finalize().into_bytes().into()
+    };
+    let mut last =
+        hmac(password, &[&STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap()[..], b"\0\0\0\x01"].concat());
+    let mut salted = last;
+    for _ in 1..4096 {
+        last = hmac(password, &last);
+        salted.iter_mut().zip(last).for_each(|(sum, byte)| *sum ^= byte);
+    }
+    let stored_key: [u8; 32] = Sha256::digest(hmac(&salted, b"Client Key")).into();
+    let mut client_key = hmac(&stored_key, auth_message.as_bytes());
+    let proof = STANDARD.decode(proof).unwrap();
+    client_key.iter_mut().zip(proof).for_each(|(key, byte)| *key ^= byte);
+    let recovered: [u8; 32] = Sha256::digest(client_key).into();
+    assert_eq!(recovered, stored_key, "the proof is wrong");
+    STANDARD.encode(hmac(&hmac(&salted, b"Server Key"), auth_message.as_bytes()))
+}
