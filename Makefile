@@ -83,6 +83,12 @@ bench-proto: ## The protocol machines beside the limit of each path
 bench-proto-gate: ## Compare instruction counts of the hot paths with those kept (ARGS=--update keeps new ones)
 	python3 scripts/bench_proto_gate.py $(ARGS)
 
+.PHONY: bench-requests
+bench-requests: ## One POST by requests on balrog, beside urllib3, httpx, aiohttp
+	$(setup) runtime
+	$(setup) --venv .venv-bench --no-build runtime bench
+	$(PYTHON) bench/requests_post.py $(ARGS)
+
 .PHONY: lint
 lint: ## Check formatting, clippy, ruff and pyright
 	$(setup) runtime test lint

@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers, prepend_scheme_if_needed, rewind_body, select_proxy
 from urllib3 import Retry, Timeout
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, LocationValueError
 
 from balrog import _failure
 from balrog._balrog import HttpError, Tls, http_send
@@ -111,7 +111,10 @@ class Adapter(HTTPAdapter):
         url = request.url or ""
         proxy = select_proxy(url, proxies) if proxies else None
         if proxy:
-            proxy = prepend_scheme_if_needed(proxy, "http")
+            try:
+                proxy = prepend_scheme_if_needed(proxy, "http")
+            except LocationValueError as error:
+                raise exceptions.InvalidProxyURL(f"{proxy!r}: {error}", request=request) from error
             if not proxy.lower().startswith("http://"):
                 return to_thread(_stock_send, self, request, stream, timeout, verify, cert, proxies)
         try:
