@@ -5,7 +5,7 @@ mod support;
 use std::time::Instant;
 
 use balrog_proto::Step;
-use balrog_proto::postgres::{Batch, Unit};
+use balrog_proto::postgres::{Batch, Config, Unit};
 use support::{Client, server};
 
 fn client() -> Client {
@@ -283,5 +283,29 @@ fn copied_data_larger_than_the_limit_comes_in_pieces() {
         assert_eq!(copied.len(), pieces);
         assert!(copied[..pieces - 1].iter().all(|it| *it == "copied 65536 bytes false"));
         assert!(copied[pieces - 1].ends_with("true"));
+    }
+}
+
+#[test]
+fn copy_both_ways() {
+    let mut config = Config::new("postgres");
+    config.settings = vec![(b"replication".to_vec(), b"true".to_vec())];
+    let mut client = Client::local(server(), config).unwrap();
+    let system = client.run("IDENTIFY_SYSTEM");
+    let position = system[1].split('|').nth(2).unwrap().to_owned();
+    for round in 1..3 {
+        client.link.query(&format!("START_REPLICATION PHYSICAL {position}")).unwrap();
+        assert!(client.read("copyboth")[0].contains("overall: text"));
+        // Its log or that it is alive, and our status update in the other direction.
+        assert!(client.read("copied")[0].starts_with("copied"));
+        let mut status = b"r".to_vec();
+        status.resize(1 + 8 + 8 + 8 + 8 + 1, 0);
+        client.link.copy_data(&status).unwrap();
+        client.link.copy_done().unwrap();
+        assert!(client.link.copy_data(&status).is_err());
+        let events = client.read("");
+        let rest: Vec<&String> = events.iter().filter(|it| !it.starts_with("copied")).collect();
+        assert_eq!(rest[0], "copydone");
+        assert_eq!(rest.last().unwrap().as_str(), format!("ready {round} Idle"));
     }
 }

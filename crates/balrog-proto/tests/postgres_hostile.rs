@@ -349,6 +349,7 @@ fn nothing_goes_on_while_the_key_is_derived() {
         panic!("a key is needed");
     };
     assert!(matches!(link.poll_event(Instant::now()), Ok(Step::Paused)));
+    assert!(!link.interest().read, "nobody can fill the inbox meanwhile");
     link.receive(&notice("early"));
     assert!(matches!(link.poll_event(Instant::now()), Ok(Step::Paused)));
     let key = job.finish();
@@ -491,6 +492,17 @@ fn deadlines() {
     assert_eq!(link.poll_timeout(), Some(end));
     assert_eq!(link.handle_timeout(end - Duration::from_millis(1)), Ok(()));
     assert_eq!(link.handle_timeout(end), Err(Error::Timeout(Timer::Query)));
+    // In the middle of a row that comes and comes.
+    let mut small = config();
+    small.limits.whole = 16;
+    let mut link = session_with(small);
+    let unit = link.query("select 1").unwrap();
+    link.set_deadline(unit, Some(now));
+    let long = [columns(&["a"]), row(&[Some(&[7; 1_000])])].concat();
+    hear(&mut link, &long[..200]).unwrap();
+    link.handle_timeout(now).unwrap();
+    assert_eq!(poll(&mut link), Ok(vec!["deadlinepassed(unit(0))".into()]));
+    assert_eq!(hear(&mut link, &long[200..]), Ok(vec!["data 1000".into(), "piece(end)".into()]));
     // Over in time: nothing is left of it.
     let mut link = session();
     let unit = link.query("select 1").unwrap();

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Instant;
 
-use balrog_proto::postgres::{AuthMethods, Channel, ChannelBinding, Config};
+use balrog_proto::postgres::{AuthMethods, Channel, ChannelBinding, Config, Protocol};
 use support::{Client, server};
 
 fn config(user: &str, password: Option<&str>) -> Config {
@@ -133,4 +133,21 @@ fn channel_binding() {
         let refused = connect(user, ChannelBinding::Require, None).unwrap_err();
         assert!(refused.contains("channel binding is required"), "{user}: {refused}");
     }
+}
+
+#[test]
+fn an_old_server_negotiates_the_protocol_down() {
+    let mut config = config("trust_user", None);
+    config.protocol = Protocol::V3_2;
+    config.settings =
+        vec![(b"application_name".to_vec(), b"newest".to_vec()), (b"_pq_.later".to_vec(), b"1".to_vec())];
+    let mut client = Client::tcp(server(), config).unwrap();
+    let version: u32 = String::from_utf8_lossy(client.link.parameter("server_version").unwrap())
+        .split('.')
+        .next()
+        .and_then(|major| major.parse().ok())
+        .unwrap();
+    let expected = if version < 18 { Protocol::V3_0 } else { Protocol::V3_2 };
+    assert_eq!(client.link.protocol(), expected);
+    assert_eq!(client.run("show application_name")[1], "row newest");
 }

@@ -211,9 +211,7 @@ impl Config {
             size = size.string(string)?;
         }
         size.fits()?;
-        if self.settings.iter().any(|(name, _)| {
-            matches!(&name[..], b"" | b"user" | b"database" | b"replication") && name != b"replication"
-        }) {
+        if self.settings.iter().any(|(name, _)| matches!(&name[..], b"" | b"user" | b"database")) {
             return Err(Misuse("a setting without a name, or one that has a place of its own"));
         }
         if self.password.as_ref().is_some_and(|password| memchr::memchr(0, password).is_some()) {

@@ -96,6 +96,16 @@ impl Flow {
         self.queue.is_empty() && self.state == State::Waiting
     }
 
+    /// Gives back what a long pipeline took.
+    pub(super) fn shrink(&mut self, kept: usize) {
+        self.queue.shrink_to(kept);
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.queue.capacity()
+    }
+
     /// Whether messages were sent that no Sync follows yet.
     pub(super) fn is_open(&self) -> bool {
         match self.queue.back() {

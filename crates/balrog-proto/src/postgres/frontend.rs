@@ -190,6 +190,9 @@ impl Frontend {
 
     /// What the next bytes are; `None` if it is nothing for the owner.
     fn next(&mut self, now: Instant, inbox: &mut Inbox, outbox: &mut Outbox) -> Result<Option<Found>, Error> {
+        if let Some(unit) = self.timers.take_overdue() {
+            return Ok(Some(Found::DeadlinePassed(unit)));
+        }
         if self.large.is_some() {
             return self.part(inbox).map(Some);
         }
@@ -198,9 +201,6 @@ impl Frontend {
         }
         if let Some(found) = self.begin(now, inbox, outbox)? {
             return Ok(Some(found));
-        }
-        if let Some(unit) = self.timers.take_overdue() {
-            return Ok(Some(Found::DeadlinePassed(unit)));
         }
         if let Some(command) = self.flow.skipped() {
             return Ok(Some(Found::Skipped(command)));
@@ -389,6 +389,9 @@ impl Frontend {
                 if answer == Answer::Ready {
                     let unit = Unit(self.flow.done - 1);
                     self.starts.pop_front();
+                    if self.flow.is_idle() {
+                        self.rest();
+                    }
                     self.timers.done(unit);
                     return Ok(Some(Found::Ready(unit)));
                 }
@@ -412,6 +415,13 @@ impl Frontend {
             _ => decode::empty(body)?,
         }
         Ok((answer != Answer::Hidden).then_some(Found::Message(tag, range)))
+    }
+
+    /// An idle session keeps little, however long its pipeline was.
+    fn rest(&mut self) {
+        const KEPT: usize = 16;
+        self.flow.shrink(KEPT);
+        self.starts.shrink_to(KEPT);
     }
 
     /// Hangs up, in order if the session has begun: there is no other answer to a server.
@@ -525,8 +535,65 @@ impl Machine for Frontend {
     }
 
     /// A server that is answering may not read before its answers are read. So there is always
-    /// reading, above all while there is something to write: nobody waits for the other.
+    /// reading, above all while there is something to write: nobody waits for the other. But not
+    /// while a key is derived, where a server that goes on talking would fill the inbox.
     fn interest(&self) -> Interest {
-        Interest::read_if(!self.closed)
+        let deriving = self.startup.as_ref().is_some_and(|startup| startup.is_deriving());
+        Interest::read_if(!self.closed && !deriving)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Link;
+    use crate::postgres::Batch;
+
+    #[test]
+    fn an_idle_session_holds_little() {
+        let now = Instant::now();
+        let config = Arc::new(Config::new("me"));
+        let mut link = Link::new(Frontend::new(config, &mut |bytes: &mut [u8]| bytes.fill(7)).unwrap());
+        link.poll_event(now).unwrap();
+        link.receive(b"R\0\0\0\x08\0\0\0\0");
+        // What PostgreSQL 15 reports.
+        for parameter in [
+            "application_name\0\0",
+            "client_encoding\0UTF8\0",
+            "DateStyle\0ISO, MDY\0",
+            "default_transaction_read_only\0off\0",
+            "in_hot_standby\0off\0",
+            "integer_datetimes\0on\0",
+            "IntervalStyle\0postgres\0",
+            "is_superuser\0on\0",
+            "server_encoding\0UTF8\0",
+            "server_version\x0015.20 (Debian 15.20-1.pgdg120+1)\0",
+            "session_authorization\0postgres\0",
+            "standard_conforming_strings\0on\0",
+            "TimeZone\0Etc/UTC\0",
+        ] {
+            let mut bytes = Vec::new();
+            message(&mut bytes, b'S', |out| out.extend_from_slice(parameter.as_bytes()));
+            link.receive(&bytes);
+        }
+        link.receive(b"K\0\0\0\x0c\0\0\0\x01abcdZ\0\0\0\x05I");
+        while let Step::Event(_) = link.poll_event(now).unwrap() {}
+        assert_eq!(link.parameter("TimeZone"), Some(&b"Etc/UTC"[..]));
+        // And after a long pipeline.
+        let mut batch = Batch::new();
+        for _ in 0..1_000 {
+            batch.query("", &[]).unwrap().sync();
+        }
+        link.send(&mut batch).unwrap();
+        link.transmitted(link.unsent());
+        let answer = b"1\0\0\0\x042\0\0\0\x04n\0\0\0\x04I\0\0\0\x04Z\0\0\0\x05I";
+        link.receive(&answer.repeat(1_000));
+        while let Step::Event(_) = link.poll_event(now).unwrap() {}
+        assert!(link.is_idle());
+        let frontend = link.machine();
+        let heap =
+            frontend.parameters.capacity() + frontend.flow.capacity() + 8 * frontend.starts.capacity() + 4;
+        let held = size_of::<Link<Frontend>>() + link.heap() + heap;
+        assert!(held <= 1024, "{held} bytes, {heap} of them on the heap");
     }
 }

@@ -119,6 +119,11 @@ impl Parameters {
     pub(super) fn shrink(&mut self) {
         self.0.shrink_to_fit();
     }
+
+    #[cfg(test)]
+    pub(super) const fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub struct Server {
 /// Who may come in how, over TCP. Over the Unix socket everybody may.
 const HBA: &str = "
 local   all all                         trust
+local   replication all                 trust
 host    all scram_user     127.0.0.1/32 scram-sha-256
 host    all long_user      127.0.0.1/32 scram-sha-256
 host    all unicode_user   127.0.0.1/32 scram-sha-256
