@@ -54,6 +54,18 @@ test-django: ## Run Django's own tests on balrog.django.postgresql
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60); ARGS="h1_server ..." for some
 	scripts/fuzz $(ARGS)
 
+.PHONY: coverage
+coverage: ## Lines and branches of balrog-proto that its tests reach; ARGS=--html for pages
+	scripts/coverage $(ARGS)
+
+.PHONY: mutants
+mutants: ## Break framing, masks, limits and log-in of balrog-proto in small ways: do its tests see it?
+	scripts/mutants $(ARGS)
+
+.PHONY: miri
+miri: ## Run balrog-proto's own tests under Miri, where rustup has it
+	scripts/miri $(ARGS)
+
 .PHONY: wasm
 wasm: ## Prove that balrog-proto asks its host for nothing
 	@python=$$(scripts/python) && "$$python" scripts/wasm_gate.py

@@ -4,6 +4,7 @@
 
 mod any_bytes;
 mod harness;
+mod linear;
 mod llhttp;
 mod ops;
 mod partition;
