@@ -197,3 +197,23 @@ def test_a_body_that_was_broken_off_is_never_whole(server):
             response.raw.read()
 
     balrog.run(body)
+
+
+def test_idle_connections_that_the_server_closed_are_closed_too(server):
+    """Not only when somebody asks that server again: the hub looks every two seconds."""
+    url = server(lambda peer: peer.head() and peer.answer()).url
+
+    def descriptors():
+        return len(os.listdir("/proc/self/fd"))
+
+    def body():
+        before = descriptors()
+        tasks = [balrog.spawn(requests.get, url, timeout=5) for _ in range(10)]
+        assert all(task.result().content == b"ok" for task in tasks)
+        assert descriptors() > before
+        until = time.monotonic() + 8
+        while descriptors() > before and time.monotonic() < until:
+            balrog.sleep(0.05)
+        assert descriptors() <= before
+
+    balrog.run(body)
