@@ -11,6 +11,7 @@ mod inspect;
 mod interrupt;
 mod loops;
 mod remote;
+mod repl;
 mod scope;
 mod server;
 mod signals;
@@ -32,6 +33,7 @@ fn _balrog(m: &Bound<'_, PyModule>) -> PyResult<()> {
     backend::register(m)?;
     client::register(m)?;
     guest::register(m)?;
+    repl::register(m)?;
     inspect::register(m)?;
     task::register(m)?;
     scope::register(m)?;

@@ -6,7 +6,7 @@ anywhere else the same call simply blocks its thread.
 
 from typing import TYPE_CHECKING, Any
 
-from balrog import _lifetime
+from balrog import _lifetime, _repl
 from balrog._balrog import (
     Cancelled,
     Hub,
@@ -26,6 +26,7 @@ from balrog._balrog import (
 )
 from balrog._groups import GreenExecutor, TaskGroup, as_completed, map
 from balrog._inspect import Deadlock, counters, debug, print_stacks
+from balrog._install import install, uninstall
 from balrog._local import local
 from balrog._sync import (
     Barrier,
@@ -70,6 +71,7 @@ __all__ = [
     "current_hub",
     "current_task",
     "debug",
+    "install",
     "local",
     "map",
     "new_event_loop",
@@ -82,6 +84,7 @@ __all__ = [
     "tasks",
     "timeout",
     "to_thread",
+    "uninstall",
     "wait_readable",
     "wait_writable",
 ]
@@ -100,4 +103,19 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext balrog``; see ``balrog.ipython``."""
+    from balrog.ipython import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext balrog``."""
+    from balrog.ipython import unload
+
+    unload(shell)
+
+
 _lifetime.install()
+_repl.install()
