@@ -87,6 +87,12 @@ bench-plaintext: ## A WSGI hello beside granian, gunicorn, bjoern, fastwsgi, uvi
 	$(setup) --venv .venv-bench --no-build runtime bench
 	$(PYTHON) bench/plaintext.py $(ARGS)
 
+.PHONY: bench-tasks
+bench-tasks: ## What a task costs beside gevent, asyncio, uvloop and the bridges of SQLAlchemy and greenback
+	$(setup) runtime
+	$(setup) --venv .venv-bench --no-build runtime bench
+	PYTHONPATH=bindings/python/python .venv-bench/bin/python bench/tasks.py $(ARGS)
+
 .PHONY: bench-proto
 bench-proto: ## The protocol machines beside the limit of each path
 	cargo run --release --locked --quiet --manifest-path bench/proto/Cargo.toml -- $(ARGS)

@@ -26,7 +26,7 @@ def engine(postgres):
     """Twenty connections at most."""
     environ = postgres.environ()
     url = f"postgresql+balrog://{environ['PGUSER']}@/{environ['PGDATABASE']}?host={environ['PGHOST']}&port={environ['PGPORT']}"
-    engine = create_engine(url, pool_size=20, max_overflow=0, pool_timeout=30)
+    engine = create_engine(url, pool_size=20, max_overflow=0, pool_timeout=110)
     Base.metadata.drop_all(engine)
     Base.metadata.create_all(engine)
     engine.dispose()
