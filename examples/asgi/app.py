@@ -23,7 +23,7 @@ if not settings.configured:
                 "HOST": os.environ.get("PGHOST", ""),
                 "PORT": os.environ.get("PGPORT", ""),
                 # A thousand requests at once stand in line for them.
-                "OPTIONS": {"balrog_pool": {"max_size": 20, "timeout": 60}},
+                "OPTIONS": {"balrog_pool": {"max_size": 20, "timeout": 300}},
             }
         },
         USE_TZ=True,
@@ -71,7 +71,7 @@ engine = create_engine(
     ),
     pool_size=10,
     max_overflow=0,
-    pool_timeout=60,
+    pool_timeout=300,
 )
 
 

@@ -33,7 +33,7 @@ async def load(requests: int, factory_name: str) -> int:
 
     ticking = asyncio.ensure_future(tick())
     transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=120) as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=500) as client:
         start = time.monotonic()
         paths = [f"/visits/guest-{n}" if n % 2 else "/stock/1" for n in range(requests)]
         answers = await asyncio.gather(*(client.get(path) for path in paths))

@@ -10,10 +10,12 @@ import pytest
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "asgi"
 
 
+# As long as a thousand requests take on a machine that is busy with other things.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_thousand_requests_at_once_on_one_thread(loop):
     command = [sys.executable, str(EXAMPLE / "demo.py"), *(["--uvloop"] if loop == "uvloop" else [])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=590)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = dict(re.findall(r"^(\S.*?)  +(.*)$", done.stdout, re.M))
     assert rows["loop"] == loop

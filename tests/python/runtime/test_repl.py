@@ -43,7 +43,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
-    def expect(self, text: str, timeout: float = 60) -> None:
+    def expect(self, text: str, timeout: float = 90) -> None:
         """Wait until the program has printed ``text``, behind what was expected before."""
         until = time.monotonic() + timeout
         while (at := self.text.find(text, self.position)) < 0:
@@ -96,7 +96,7 @@ def test_tasks_go_on_at_the_prompt(arguments, environ):
         terminal.expect("tick")
         terminal.line("print(6 * 7, task.cancel())", "42 True")
         terminal.type("exit()\r")
-        assert terminal.process.wait(30) == 0
+        assert terminal.process.wait(60) == 0
 
 
 def test_input_and_pdb_let_tasks_run(tmp_path):
@@ -118,7 +118,7 @@ def test_input_and_pdb_let_tasks_run(tmp_path):
         terminal.expect("tick2")
         terminal.line("balrog.sleep(0.01); balrog.spawn(print, 'spa' + 'wned').join()", "spawned")
         terminal.line("c", "end")
-        assert terminal.process.wait(30) == 0
+        assert terminal.process.wait(60) == 0
 
 
 def test_the_asyncio_prompt():

@@ -50,8 +50,8 @@ def test_bytes_go_and_come(call, echo_server):
     data = random.Random(1).randbytes(2_000_000)
 
     def exchange():
-        with socket.create_connection(echo_server, timeout=10) as connection:
-            assert isinstance(connection, socket.socket) and connection.gettimeout() == 10
+        with socket.create_connection(echo_server, timeout=60) as connection:
+            assert isinstance(connection, socket.socket) and connection.gettimeout() == 60
             sender = threading.Thread(target=connection.sendall, args=[data])
             if balrog.current_task():
                 sender = balrog.spawn(connection.sendall, data)
@@ -88,7 +88,7 @@ def test_timeouts(call):
             start = time.monotonic()
             with pytest.raises(TimeoutError, match="timed out"):
                 ours.recv(1)
-            assert 0.04 < time.monotonic() - start < 1
+            assert 0.04 < time.monotonic() - start < 30
             with pytest.raises(TimeoutError):
                 ours.sendall(bytes(10_000_000))
             ours.setblocking(False)
@@ -163,7 +163,7 @@ def test_closing_a_socket_wakes_who_waits_on_it():
         balrog.sleep(0.01)
         ours.close()
         with pytest.raises(OSError, match="closed by another task"):
-            reader.result(2)
+            reader.result(60)
         theirs.close()
 
     balrog.run(main)
@@ -205,13 +205,13 @@ def test_install_asyncio():
     import asyncio
 
     async def nap():
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
 
     def main():
         start = time.monotonic()
         with ticking() as ticks:
-            list(balrog.map(lambda _: asyncio.run(nap()), range(5)))
-        assert time.monotonic() - start < 0.4
+            list(balrog.map(lambda _: asyncio.run(nap()), range(10)))
+        assert time.monotonic() - start < 8
         assert ticks.count > 1
 
     policy = asyncio.get_event_loop_policy()
@@ -247,7 +247,7 @@ def installed():
 
 
 def wait_for(port):
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while True:
         try:
             return std.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -280,7 +280,7 @@ def test_redis(call, installed, redis_port):
         client.incr(f"key {number}")
         assert int(client.get(f"key {number}")) == number + 1
         # The server blocks this one connection; the others go on.
-        assert client.blpop(f"list {number}", timeout=5) == (b"list %d" % number, b"x")
+        assert client.blpop(f"list {number}", timeout=60) == (b"list %d" % number, b"x")
 
     def push():
         for number in range(20):
@@ -322,7 +322,7 @@ def mariadb_socket(tmp_path_factory):
     with open(directory / "log", "w") as log:
         process = subprocess.Popen(command, env=server.environ, stdout=log, stderr=log)
     with process:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not path.exists():
             assert process.poll() is None and time.monotonic() < until, (directory / "log").read_text()
             time.sleep(0.05)
@@ -337,13 +337,13 @@ def test_pymysql(call, installed, mariadb_socket):
         # Without TLS: making a context for it takes longer than all else.
         connection = pymysql.connect(unix_socket=mariadb_socket, user="root", database="test", ssl_disabled=True)
         with connection, connection.cursor() as cursor:
-            cursor.execute("select sleep(0.2), %s", [number])
+            cursor.execute("select sleep(1), %s", [number])
             return cursor.fetchone()[1]
 
     start = time.monotonic()
     if call is balrog.run:
         assert call(lambda: list(balrog.map(work, range(20)))) == list(range(20))
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 15
     else:
         assert call(work, 1) == 1
 
@@ -368,7 +368,7 @@ def test_smtplib(call, installed):
         assert server.stdout.readline() == "ready\n"
 
         def send(number):
-            with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+            with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
                 client.sendmail("us@example.org", [f"{number}@example.org"], f"Subject: x\r\n\r\nmail-{number}")
 
         many = 20 if call is balrog.run else 2
@@ -382,7 +382,7 @@ class Slow(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        time.sleep(0.2)
+        time.sleep(0.5)
         body = self.path.encode() * 100
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -401,7 +401,7 @@ def test_urllib3(call):
     url = f"http://127.0.0.1:{server.server_port}"
 
     def get(number):
-        answer = manager.request("GET", f"{url}/{number}", timeout=10)
+        answer = manager.request("GET", f"{url}/{number}", timeout=60)
         return answer.data == f"/{number}".encode() * 100
 
     many = 30 if call is balrog.run else 2
@@ -410,7 +410,7 @@ def test_urllib3(call):
         start = time.monotonic()
         with ticking():
             assert call(lambda: all(balrog.map(get, range(many), limit=many)))
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 13 or many == 2
         manager.clear()
     server.shutdown()
     server.server_close()

@@ -86,13 +86,13 @@ def test_cancelled_tasks_leave_the_pool_whole(engine):
             for task in tasks:
                 task.cancel()
             for task in tasks:
-                assert task.join(10)
+                assert task.join(60)
                 assert isinstance(task.exception(), balrog.Cancelled)
         return [place(engine, n) for n in range(3)]
 
     start = time.monotonic()
     assert balrog.run(main) == [0, 1, 2]
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 55
     assert engine.pool.checkedout() == 0
     with engine.connect() as connection:
         assert connection.scalar(text("select count(*) from sqlalchemy_order")) == 3
