@@ -21,7 +21,7 @@ use balrog_proto::{Error, Link, Step};
 use balrog_sched::Interrupt;
 use pyo3::exceptions::{PyConnectionResetError, PyTimeoutError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 use rustix::net::{Shutdown, shutdown, sockopt};
 
 use crate::backend::yield_now;
@@ -46,11 +46,10 @@ pub(crate) const READS: u32 = 16;
 const BURST: usize = 256 * 1024;
 
 /// The other end.
-#[derive(Debug, Default)]
 pub(crate) struct Peer {
     /// Empty for a Unix socket.
-    pub(crate) address: String,
-    pub(crate) port: u16,
+    pub(crate) address: Py<PyString>,
+    pub(crate) port: Option<Py<PyString>>,
 }
 
 /// Who owns a connection.
@@ -160,10 +159,14 @@ impl Inner {
     }
 
     pub(crate) fn transmit(&mut self) -> Sent {
+        self.transmit_with(&[])
+    }
+
+    fn transmit_with(&mut self, external: &[u8]) -> Sent {
         let Some(fd) = &self.fd else { return Sent::Gone };
         match &mut self.protocol {
-            Protocol::Http(link) => transmit(fd, link),
-            Protocol::WebSocket(link) => transmit(fd, link),
+            Protocol::Http(link) => transmit(fd, link, external),
+            Protocol::WebSocket(link) => transmit(fd, link, &[]),
             Protocol::None => Sent::All,
         }
     }
@@ -313,7 +316,7 @@ impl Conn {
 
     fn log_refused(&self, py: Python<'_>, refused: Option<&(Entry, u16, u64)>) {
         if let Some((entry, status, bytes)) = refused {
-            self.shared.log(py, &self.peer.address, entry, *status, *bytes);
+            self.shared.log(py, &self.peer, entry, *status, *bytes);
         }
     }
 
@@ -340,11 +343,16 @@ impl Conn {
     /// `ConnectionResetError` or `TimeoutError` if the peer does not take it; what interrupted
     /// the wait.
     pub(crate) fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        self.flush_with(py, &[])
+    }
+
+    /// The same; `external` are the bytes of the `body_external` before.
+    pub(crate) fn flush_with(&self, py: Python<'_>, external: &[u8]) -> PyResult<()> {
         loop {
             let fd = {
                 let inner = &mut *self.inner.borrow_mut(py);
                 let unsent = inner.http().map_or(0, |link| link.unsent());
-                match inner.transmit() {
+                match inner.transmit_with(external) {
                     Sent::All => {
                         inner.burst += unsent;
                         break;

@@ -41,7 +41,12 @@ pub(crate) fn base(py: Python<'_>, name: &str, port: &str) -> PyResult<Py<PyDict
 /// Runs no Python code, since the connection is borrowed.
 pub(crate) fn request(py: Python<'_>, conn: &Arc<Conn>, head: &RequestHead<'_>) -> PyResult<Request> {
     let environ = conn.environ.bind(py).copy()?;
-    environ.set_item(intern!(py, "REQUEST_METHOD"), PyString::new(py, head.method))?;
+    let method = match head.method {
+        "GET" => intern!(py, "GET").clone(),
+        "POST" => intern!(py, "POST").clone(),
+        other => PyString::new(py, other),
+    };
+    environ.set_item(intern!(py, "REQUEST_METHOD"), method)?;
     environ.set_item(intern!(py, "PATH_INFO"), latin1(py, &percent_decoded(head.path))?)?;
     environ.set_item(intern!(py, "QUERY_STRING"), PyString::new(py, head.query))?;
     environ.set_item(intern!(py, "REQUEST_URI"), PyString::new(py, head.target))?;
@@ -50,9 +55,9 @@ pub(crate) fn request(py: Python<'_>, conn: &Arc<Conn>, head: &RequestHead<'_>) 
         Version::Http11 => intern!(py, "HTTP/1.1"),
     };
     environ.set_item(intern!(py, "SERVER_PROTOCOL"), protocol)?;
-    environ.set_item(intern!(py, "REMOTE_ADDR"), PyString::new(py, &conn.peer.address))?;
-    if conn.peer.port != 0 {
-        environ.set_item(intern!(py, "REMOTE_PORT"), conn.peer.port.to_string())?;
+    environ.set_item(intern!(py, "REMOTE_ADDR"), &conn.peer.address)?;
+    if let Some(port) = &conn.peer.port {
+        environ.set_item(intern!(py, "REMOTE_PORT"), port)?;
     }
     for (name, value) in head.headers.iter() {
         add_header(py, conn, &environ, name, value)?;

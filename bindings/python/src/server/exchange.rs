@@ -60,7 +60,7 @@ fn run(py: Python<'_>, hub: &'static Hub, conn: &Arc<Conn>, request: Request) ->
     if let Some(entry) = &request.entry {
         let (status, bytes) = response.get().sent(py);
         let status = if status == 0 { request.body.get().refused_with(py) } else { status };
-        conn.shared.log(py, &conn.peer.address, entry, status, bytes);
+        conn.shared.log(py, &conn.peer, entry, status, bytes);
     }
     Ok(())
 }

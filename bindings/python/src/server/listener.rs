@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use balrog_backends::Readiness;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 use rustix::io::Errno;
 use rustix::net::{SocketAddr, SocketAddrAny, SocketFlags, acceptfrom_with};
 
@@ -76,7 +76,7 @@ impl Listener {
                         py,
                         hub,
                         fd,
-                        peer(address),
+                        peer(py, address),
                         Arc::clone(&self.shared),
                         Arc::clone(&self.environ),
                     );
@@ -120,11 +120,12 @@ impl Source for Listener {
     }
 }
 
-fn peer(address: Option<SocketAddrAny>) -> Peer {
-    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-    match address {
-        Some(SocketAddr::V4(v4)) => Peer { address: v4.ip().to_string(), port: v4.port() },
-        Some(SocketAddr::V6(v6)) => Peer { address: v6.ip().to_string(), port: v6.port() },
-        None => Peer::default(),
+fn peer(py: Python<'_>, address: Option<SocketAddrAny>) -> Peer {
+    let text = |text: &str| PyString::new(py, text).unbind();
+    match address.and_then(|address| SocketAddr::try_from(address).ok()) {
+        Some(address) => {
+            Peer { address: text(&address.ip().to_string()), port: Some(text(&address.port().to_string())) }
+        }
+        None => Peer { address: text(""), port: None },
     }
 }

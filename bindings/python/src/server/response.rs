@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use balrog_proto::http1::BodyLength;
+use balrog_proto::http1::{BodyLength, Server};
+use balrog_proto::{Link, Misuse};
 use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -11,15 +12,22 @@ use crate::cell::GilCell;
 use crate::server::connection::Conn;
 use crate::server::text::bytes;
 
-/// Pieces of a body are copied and sent this many bytes at a time.
+/// Pieces of a body are sent this many bytes at a time.
 const PIECE: usize = 256 * 1024;
+/// From so many on they are not copied; fewer leave in one system call with the head.
+const UNCOPIED: usize = 32 * 1024;
+/// Files are read in blocks at least as large: frameworks ask for as little as 4 KiB.
+const BLOCK: usize = 64 * 1024;
 
 /// The head of a response as the application gave it.
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) status: u16,
     pub(crate) reason: String,
-    pub(crate) fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// All names and values, one behind the other.
+    text: Vec<u8>,
+    /// Where each name begins, where its value does, and where that ends.
+    fields: Vec<[usize; 3]>,
     /// Its `Content-Length`.
     length: Option<u64>,
     close: bool,
@@ -87,7 +95,7 @@ impl StartResponse {
 
     /// Queues the head. `length` is the body's, if it is known.
     pub(crate) fn start(&self, py: Python<'_>, length: Option<u64>) -> PyResult<()> {
-        let Some(mut head) = self.take_head(py) else {
+        let Some(head) = self.take_head(py) else {
             return Err(PyAssertionError::new_err("the application has not called start_response"));
         };
         if head.status < 200 {
@@ -96,24 +104,26 @@ impl StartResponse {
                 head.status
             )));
         }
-        if !head.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"date")) {
-            let date = self.conn.shared.with_date(py, |date| date.as_bytes().to_vec());
-            head.fields.push((b"Date".to_vec(), date));
-        }
         let length = match head.length.or(length) {
             Some(length) => BodyLength::Length(length),
             None => BodyLength::Unknown,
         };
-        let fields: Vec<(&[u8], &[u8])> =
-            head.fields.iter().map(|(name, value)| (&name[..], &value[..])).collect();
         let close = head.close || self.conn.shared.is_stopping(py);
         let mut inner = self.conn.inner.borrow_mut(py);
-        match inner.http() {
-            Some(link) => link
-                .respond(head.status, &head.reason, &fields, length, close)
-                .map_err(|misuse| PyValueError::new_err(misuse.to_string())),
-            None => Err(PyValueError::new_err("the connection is gone")),
-        }
+        let Some(link) = inner.http() else {
+            return Err(PyValueError::new_err("the connection is gone"));
+        };
+        self.conn
+            .shared
+            .with_date(py, |date| {
+                let mut fields: Vec<(&[u8], &[u8])> = Vec::with_capacity(head.fields.len() + 1);
+                fields.extend(head.fields());
+                if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"date")) {
+                    fields.push((b"Date", date.as_bytes()));
+                }
+                link.respond(head.status, &head.reason, &fields, length, close)
+            })
+            .map_err(|misuse| PyValueError::new_err(misuse.to_string()))
     }
 
     /// Sends a piece of the body, and the head before the first one.
@@ -128,20 +138,34 @@ impl StartResponse {
             self.start(py, length)?;
         }
         for piece in data.chunks(PIECE) {
-            self.queue(py, piece)?;
-            self.conn.flush(py)?;
+            if piece.len() < UNCOPIED {
+                self.queue(py, piece)?;
+                self.conn.flush(py)?;
+            } else {
+                self.put(py, piece, |link| link.body_external(piece.len()))?;
+                self.conn.flush_with(py, piece)?;
+            }
         }
         Ok(())
     }
 
     /// Queues a piece of the body.
     pub(crate) fn queue(&self, py: Python<'_>, piece: &[u8]) -> PyResult<()> {
+        self.put(py, piece, |link| link.body(piece))
+    }
+
+    fn put(
+        &self,
+        py: Python<'_>,
+        piece: &[u8],
+        put: impl FnOnce(&mut Link<Server>) -> Result<(), Misuse>,
+    ) -> PyResult<()> {
         {
             let mut inner = self.conn.inner.borrow_mut(py);
             let Some(link) = inner.http() else {
                 return Err(PyValueError::new_err("the connection is gone"));
             };
-            link.body(piece).map_err(|misuse| PyValueError::new_err(misuse.to_string()))?;
+            put(link).map_err(|misuse| PyValueError::new_err(misuse.to_string()))?;
         }
         if !self.head_only {
             self.state.borrow_mut(py).bytes += piece.len() as u64;
@@ -176,7 +200,7 @@ fn parse(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Head
         _ => return Err(PyValueError::new_err("the status has to be like '200 OK'")),
     };
     let reason = String::from_utf8_lossy(line.get(4..).unwrap_or_default()).into_owned();
-    let mut head = Head { status, reason, fields: Vec::new(), length: None, close: false };
+    let mut head = Head { status, reason, text: Vec::new(), fields: Vec::new(), length: None, close: false };
     for header in headers.try_iter()? {
         let header = header?;
         let pair = header.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
@@ -190,15 +214,27 @@ fn parse(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Head
 }
 
 impl Head {
+    /// Each name and its value.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|&[name, value, end]| (&self.text[name..value], &self.text[value..end]))
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.text.len();
+        self.text.extend_from_slice(name);
+        self.text.extend_from_slice(value);
+        self.fields.push([start, start + name.len(), self.text.len()]);
+    }
+
     fn add(&mut self, name: &[u8], value: &[u8]) -> PyResult<()> {
-        let shown = String::from_utf8_lossy(name);
+        let shown = || String::from_utf8_lossy(name).into_owned();
         if name.is_empty()
             || !name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
         {
-            return Err(PyValueError::new_err(format!("{shown:?} is not the name of a header")));
+            return Err(PyValueError::new_err(format!("{:?} is not the name of a header", shown())));
         }
         if !is_value(value) {
-            return Err(PyValueError::new_err(format!("the value of {shown} has a line end or a NUL")));
+            return Err(PyValueError::new_err(format!("the value of {} has a line end or a NUL", shown())));
         }
         if name.eq_ignore_ascii_case(b"content-length") {
             let length =
@@ -214,14 +250,15 @@ impl Head {
                 self.close = true;
             } else if self.status == 426 && name.eq_ignore_ascii_case(b"upgrade") {
                 // RFC 9110 section 15.5.22: "The server MUST send an Upgrade header field in a 426 response"
-                self.fields.push((name.to_vec(), value.to_vec()));
+                self.push(name, value);
             } else if self.status != 101 {
                 return Err(PyValueError::new_err(format!(
-                    "{shown} is a hop-by-hop header, which only the server may set (PEP 3333)"
+                    "{} is a hop-by-hop header, which only the server may set (PEP 3333)",
+                    shown()
                 )));
             }
         } else {
-            self.fields.push((name.to_vec(), value.to_vec()));
+            self.push(name, value);
         }
         Ok(())
     }
@@ -277,7 +314,7 @@ impl FileWrapper {
     #[new]
     #[pyo3(signature = (file, block_size = 65536, /))]
     fn new(file: Py<PyAny>, block_size: usize) -> Self {
-        Self { file, block: block_size.max(1) }
+        Self { file, block: block_size.max(BLOCK) }
     }
 
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {

@@ -13,7 +13,7 @@ use slab::Slab;
 use crate::cell::GilCell;
 use crate::hub::Hub;
 use crate::remote::Remote;
-use crate::server::connection::Conn;
+use crate::server::connection::{Conn, Peer};
 use crate::server::exchange::{self, Request};
 use crate::server::log::{AccessLog, Clock, Entry};
 use crate::task::copy_context;
@@ -188,7 +188,8 @@ impl Shared {
         self.access_log.is_some()
     }
 
-    pub(crate) fn log(&self, py: Python<'_>, peer: &str, entry: &Entry, status: u16, bytes: u64) {
+    pub(crate) fn log(&self, py: Python<'_>, peer: &Peer, entry: &Entry, status: u16, bytes: u64) {
+        let peer = peer.address.bind(py).to_str().unwrap_or_default();
         let full = {
             let state = &mut *self.state.borrow_mut(py);
             state.log.add(peer, state.clock.log_date(), entry, status, bytes)

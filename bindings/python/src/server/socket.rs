@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 
-use balrog_proto::{Link, Machine};
+use balrog_proto::{Link, Machine, Transmit};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
@@ -77,11 +77,24 @@ fn read(fd: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     }
 }
 
-/// Sends what `link` has for the peer, as far as it goes without waiting.
-pub(crate) fn transmit<M: Machine>(fd: &OwnedFd, link: &mut Link<M>) -> Sent {
+/// Sends what `link` has for the peer, as far as it goes without waiting. `external` are the
+/// bytes that the link knows only the number of.
+pub(crate) fn transmit<M: Machine>(fd: &OwnedFd, link: &mut Link<M>, external: &[u8]) -> Sent {
     loop {
-        let Some(bytes) = link.transmit() else { return Sent::All };
-        match send(fd, bytes, SendFlags::NOSIGNAL) {
+        let (bytes, flags) = match link.poll_transmit() {
+            // A head and its body are to share a packet.
+            Some(Transmit::Data(mut segments)) if !external.is_empty() => {
+                (segments.next().unwrap_or_default(), SendFlags::NOSIGNAL | SendFlags::MORE)
+            }
+            Some(Transmit::Data(mut segments)) => (segments.next().unwrap_or_default(), SendFlags::NOSIGNAL),
+            Some(Transmit::External(left)) => {
+                // Whoever had them has given up.
+                let Some(at) = external.len().checked_sub(left) else { return Sent::Gone };
+                (&external[at..], SendFlags::NOSIGNAL)
+            }
+            Some(Transmit::Shutdown) | None => return Sent::All,
+        };
+        match send(fd, bytes, flags) {
             Ok(n) => link.transmitted(n),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Sent::Blocked,

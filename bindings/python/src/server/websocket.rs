@@ -88,9 +88,7 @@ pub(crate) fn serve(
             fields.push((b"Sec-WebSocket-Protocol", subprotocol.as_bytes()));
         }
         let ours = |name: &[u8]| name.to_ascii_lowercase().starts_with(b"sec-websocket-");
-        fields.extend(
-            head.fields.iter().filter(|(name, _)| !ours(name)).map(|(name, value)| (&name[..], &value[..])),
-        );
+        fields.extend(head.fields().filter(|(name, _)| !ours(name)));
         link.switch_protocols(&fields).map_err(|misuse| PyValueError::new_err(misuse.to_string()))?;
         if let Protocol::Http(link) = std::mem::replace(&mut inner.protocol, Protocol::None) {
             let peer = Peer::server(conn.shared.websocket.clone());

@@ -228,6 +228,63 @@ def on_big(environ, start_response):
     return [b"x" * int(environ["QUERY_STRING"])]
 
 
+def on_input(environ, start_response):
+    """What ``wsgi.input`` gives to one expression of the query."""
+    return text(start_response, repr(eval(environ["QUERY_STRING"], {"body": environ["wsgi.input"]})).encode())
+
+
+def on_statuses(environ, start_response):
+    start_response(bytes.fromhex(environ["QUERY_STRING"]).decode("latin-1"), [])
+    return [b""]
+
+
+def on_shapes(environ, start_response):
+    """Responses that PEP 3333 does not allow, or only just."""
+    shapes = {
+        "bytes-status": lambda: start_response(b"200 OK", []),
+        "bytes-name": lambda: start_response("200 OK", [(b"X-A", "1")]),
+        "int-value": lambda: start_response("200 OK", [("X-A", 1)]),
+        "list-header": lambda: start_response("200 OK", [["X-A", "1"]]),
+        "triple": lambda: start_response("200 OK", [("X-A", "1", "2")]),
+        "unicode": lambda: start_response("200 OK", [("X-A", "\u20ac")]),
+        "length-text": lambda: start_response("200 OK", [("Content-Length", "five")]),
+        "length-twice": lambda: start_response("200 OK", [("Content-Length", "1"), ("Content-Length", "2")]),
+        "length-minus": lambda: start_response("200 OK", [("Content-Length", "-1")]),
+        "bytearray": lambda: (start_response("200 OK", []), [bytearray(b"x")])[1],
+        "memoryview": lambda: (start_response("200 OK", []), [memoryview(b"x")])[1],
+        "int": lambda: (start_response("200 OK", []), [1])[1],
+        "one-str": lambda: (start_response("200 OK", []), "x")[1],
+        "number": lambda: (start_response("200 OK", []), 5)[1],
+    }
+    return shapes[environ["QUERY_STRING"]]() or [b"x"]
+
+
+def on_late_start(environ, start_response):
+    """The head may be given as late as at the first piece."""
+
+    def pieces():
+        start_response("200 OK", [("X-Late", "yes")])
+        yield b""
+        yield b"late"
+
+    return pieces()
+
+
+def on_no_body(environ, start_response):
+    start_response("204 No Content", [("Content-Length", "5")])
+    return [b"hello"]
+
+
+def on_close_fails(environ, start_response):
+    class Failing(Body):
+        def close(self):
+            events.append("close failed")
+            raise RuntimeError("in close, on purpose")
+
+    start_response("200 OK", [("Content-Length", "2")])
+    return Failing([b"o", b"k"], "")
+
+
 def on_query(environ, start_response):
     return text(start_response, environ["QUERY_STRING"].encode())
 

@@ -162,3 +162,97 @@ def test_a_body_that_is_not_read_is_passed_over(client):
         wire.send(request("/unread", method="POST", body=b"GET /smuggled HTTP/1.1\r\n\r\n" * 10) + request("/hello"))
         assert wire.response().body == b"not read"
         assert wire.response().body == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("body.read()", b"one\ntwo\nend"),
+        ("body.read(-1)", b"one\ntwo\nend"),
+        ("body.read(None)", b"one\ntwo\nend"),
+        ("body.read(0)", b""),
+        ("(body.read(4),body.read(100),body.read(1),body.read())", (b"one\n", b"two\nend", b"", b"")),
+        ("(body.readline(),body.readline(2),body.readline())", (b"one\n", b"tw", b"o\n")),
+        ("(body.readline(0),body.readline(-1),body.readline(None))", (b"", b"one\n", b"two\n")),
+        ("body.readlines()", [b"one\n", b"two\n", b"end"]),
+        ("body.readlines(1)", [b"one\n"]),
+        ("body.readlines(5)", [b"one\n", b"two\n"]),
+        ("body.readlines(0)", [b"one\n", b"two\n", b"end"]),
+        ("list(body)", [b"one\n", b"two\n", b"end"]),
+        ("(list(body),list(body),body.readline(),body.readlines())", ([b"one\n", b"two\n", b"end"], [], b"", [])),
+        ("(next(body),body.read(1),next(body))", (b"one\n", b"t", b"wo\n")),
+    ],
+)
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_the_input_is_a_file(client, expression, value, chunked):
+    data = b"one\ntwo\nend"
+    with client.wire() as wire:
+        if chunked:
+            wire.send(request(f"/input?{expression}", "Transfer-Encoding: chunked", method="POST"))
+            wire.send(b"".join(b"1\r\n%c\r\n" % byte for byte in data) + b"0\r\n\r\n")
+        else:
+            wire.send(request(f"/input?{expression}", method="POST", body=data))
+        assert wire.response().body == repr(value).encode()
+
+
+def test_there_is_an_input_without_a_body(client):
+    assert client.get("/input?(body.read(),body.readline(),list(body))").body == b"(b'', b'', [])"
+
+
+@pytest.mark.parametrize(
+    "status",
+    ["", "200\r\nX: 1", "OK", "20 OK", "2000 OK", "200OK", " 200 OK", "abc OK", "100 Continue", "101 No", "199 No",
+     "099 x", "200 OK\n", "200 \0"],
+)  # fmt: skip
+def test_a_status_that_is_none_is_a_500(client, status):
+    response = client.get(f"/statuses?{status.encode('latin-1').hex()}")
+    assert (response.status, response.complete) == (500, True)
+
+
+@pytest.mark.parametrize(("status", "code"), [("200 OK", 200), ("404", 404), ("299 What Ever", 299), ("503 ", 503)])
+def test_a_status_that_is_one(client, status, code):
+    assert client.get(f"/statuses?{status.encode().hex()}").status == code
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["bytes-status", "bytes-name", "int-value", "list-header", "triple", "unicode", "length-text", "length-twice",
+     "length-minus", "bytearray", "memoryview", "int", "one-str", "number"],
+)  # fmt: skip
+def test_what_the_pep_does_not_allow_is_a_500(client, shape):
+    response = client.get(f"/shapes?{shape}")
+    assert (response.status, response.complete) == (500, True)
+    assert client.get("/hello").body == b"hello"
+
+
+def test_the_head_may_come_with_the_first_piece(client):
+    response = client.get("/late_start")
+    assert (response.body, response.get("x-late")) == (b"late", "yes")
+
+
+def test_a_status_without_a_body_has_none_whatever_the_application_gives(client):
+    with client.wire() as wire:
+        wire.send(request("/no_body") + request("/hello"))
+        response = wire.response()
+        assert (response.status, response.get("content-length"), response.get("transfer-encoding")) == (204, None, None)
+        assert wire.response().body == b"hello"
+
+
+def test_a_close_that_fails_is_logged_and_the_response_stands(client):
+    client.events()
+    response = client.get("/close_fails")
+    assert response.body == b"ok"
+    assert client.events() == ["close failed"]
+    until = time.monotonic() + 5
+    while "in close, on purpose" not in client.errors and time.monotonic() < until:
+        time.sleep(0.01)
+    assert "in close, on purpose" in client.errors
+
+
+@pytest.mark.parametrize("size", [32 * 1024 - 1, 32 * 1024, 256 * 1024, 256 * 1024 + 1, 10_000_000])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_large_piece_arrives_whole(client, size, version):
+    with client.wire(20) as wire:
+        wire.send(request(f"/big?{size}", version=version))
+        response = wire.response()
+        assert response.complete and response.body == b"x" * size

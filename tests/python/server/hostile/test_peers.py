@@ -1,8 +1,10 @@
 """Clients that are slow, stuck, broken or gone: what they cost, and what the application sees."""
 
 import contextlib
+import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from support.serving import serving
@@ -26,28 +28,65 @@ def many(client, count, data):
         yield wires
 
 
+def memory(client):
+    """Resident KiB of the server, without asking it."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{client.served.process.pid}/status").read_text())[1])
+
+
+HALF_HEAD = b"GET /hello HTTP/1.1\r\nHost: server.test\r\nX-A"
+
+
 @pytest.mark.parametrize(
-    ("name", "data"),
+    ("kib", "data"),
     [
-        ("half a head", b"GET /hello HTTP/1.1\r\nHost: server.test\r\nX-A"),
-        ("half a body", request("/read", "Content-Length: 100", method="POST") + b"half"),
-        ("half a chunk", request("/read", "Transfer-Encoding: chunked", method="POST") + b"5\r\nhe"),
-        ("reads nothing", request("/pieces")),
-        ("says nothing", b""),
+        pytest.param(4, b"", id="says nothing"),
+        pytest.param(4, HALF_HEAD, id="half a head"),
+        pytest.param(20, HALF_HEAD + b": " + b"v" * 8000 + b"\r\nX-B: " + b"w" * 6000, id="half a long head"),
+        pytest.param(24, request("/read", "Content-Length: 100", method="POST") + b"half", id="half a body"),
+        pytest.param(24, request("/read", "Transfer-Encoding: chunked", method="POST") + b"5\r\nhe", id="half a chunk"),
+        pytest.param(
+            24, request("/read", "Content-Length: 9", "Expect: 100-continue", method="POST"), id="an expectation"
+        ),
+        pytest.param(24, request("/sleep?12"), id="waits for its answer"),
+        # Its stack; the application's own piece is one for all.
+        pytest.param(32, request("/pieces"), id="reads nothing"),
+        # Besides its stack one answer of 100 kB, and what one read brought of the next requests.
+        pytest.param(224, request("/big?100000") * 2000, id="pipelines and reads nothing"),
     ],
 )
-def test_300_stuck_peers_keep_nobody_out(client, name, data):
-    before = client.json("/resources")["rss"]
-    with many(client, 300, data):
-        time.sleep(0.3)
+def test_300_stuck_peers_keep_nobody_out_and_cost_little(kib, data):
+    with serving(HERE, "application") as served:
+        client = Client(served)
         for _ in range(20):
-            # Each on its own: filling 300 buffers of megabytes takes a loaded machine seconds.
-            begun = time.monotonic()
-            assert client.get("/hello").body == b"hello"
-            assert time.monotonic() - begun < 3, name
-        assert client.json("/resources")["rss"] - before < 300 * 100_000
-    wait_for(lambda: client.json("/resources")["fds"] < 50, within=20)
-    wait_for(lambda: client.json("/resources")["tasks"] == 1, within=20)
+            client.get("/hello")
+        with stuck(client, 30, data):
+            # The first ones pay for what all share.
+            before = memory(client)
+            with stuck(client, 300, data):
+                for _ in range(20):
+                    # Each on its own: filling 300 buffers of megabytes takes a loaded machine seconds.
+                    begun = time.monotonic()
+                    assert client.get("/hello").body == b"hello"
+                    assert time.monotonic() - begun < 3
+                assert (memory(client) - before) / 300 <= kib
+        wait_for(lambda: client.json("/resources")["fds"] < 50, within=20)
+        wait_for(lambda: client.json("/resources")["tasks"] == 1, within=20)
+
+
+@contextlib.contextmanager
+def stuck(client, count, data):
+    """Connections that have sent as much of ``data`` as was taken, and then do nothing."""
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(client.wire()) for _ in range(count)]
+        for wire in wires:
+            wire.socket.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                wire.socket.send(data)
+        time.sleep(0.5)
+        yield
+        for wire in wires:
+            # Else a running view would keep the server from its end.
+            wire.reset()
 
 
 @pytest.mark.parametrize(
