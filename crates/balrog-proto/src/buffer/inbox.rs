@@ -37,6 +37,11 @@ impl Inbox {
     }
 
     fn append(&mut self, bytes: &[u8]) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = bytes.to_vec();
+            self.end = bytes.len();
+            return;
+        }
         self.compact();
         let end = self.end + bytes.len();
         match self.bytes.get_mut(self.end..end) {

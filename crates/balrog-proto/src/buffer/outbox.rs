@@ -81,7 +81,7 @@ impl Outbox {
             self.close_tail();
         }
         if self.tail.capacity() == 0 {
-            self.tail.reserve(FIRST);
+            self.tail = Vec::with_capacity(FIRST);
         }
         Tail { before: self.tail.len(), outbox: self }
     }

@@ -166,6 +166,14 @@ impl Body {
         limits: &Limits,
     ) -> Result<(usize, Piece), Error> {
         let mut used = 0;
+        // Between two chunks, where nothing is out of the ordinary.
+        if self.state == State::DataCr
+            && !wanted.extensions
+            && let [b'\r', b'\n', rest @ ..] = &*input
+            && let Some((size @ 1.., line)) = size_line(rest)
+        {
+            (used, self.state) = (2 + line, State::Data(size));
+        }
         loop {
             match self.state {
                 State::Data(left) => {

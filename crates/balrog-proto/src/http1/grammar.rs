@@ -69,8 +69,13 @@ fn authority(bytes: &[u8]) -> Option<&[u8]> {
             (is_ip_literal(&inner[..end]), &inner[end + 1..])
         }
         _ => {
-            let end = bytes.iter().position(|&byte| !REG_NAME[usize::from(byte)]).unwrap_or(bytes.len());
-            (end > 0 && is_percent_encoded(&bytes[..end]), &bytes[end..])
+            let mut percent = false;
+            let other = |&byte: &u8| {
+                percent |= byte == b'%';
+                !REG_NAME[usize::from(byte)]
+            };
+            let end = bytes.iter().position(other).unwrap_or(bytes.len());
+            (end > 0 && (!percent || is_percent_encoded(&bytes[..end])), &bytes[end..])
         }
     };
     match rest {

@@ -64,26 +64,28 @@ pub(crate) struct Parser {
 }
 
 impl Parser {
-    /// Whether one byte more has come in the middle of a line, and nothing else can be said.
-    /// Byte after byte is how a slow peer sends.
+    /// Whether one byte more has come in the middle of a line of a head, and nothing else can be
+    /// said. Byte after byte is how a slow peer sends.
     #[inline]
     pub(crate) fn glance(&mut self, length: usize, last: u8) -> bool {
         if length != self.glance {
             return false;
         }
-        if is_stop(last) {
+        if IS_STOP[usize::from(last)] {
             // Whatever comes behind a CR decides.
             (self.scanned, self.glance) = (length - 1, 0);
             return last == b'\r';
         }
         self.scanned = length;
-        self.set_glance();
+        self.glance = if length < self.soft { length + 1 } else { 0 };
         true
     }
 
-    #[inline]
-    fn set_glance(&mut self) {
-        self.glance = if self.scanned > 0 && self.scanned < self.soft { self.scanned + 1 } else { 0 };
+    /// Up to `scanned`, which is all there is, nothing can be said. Trailers are read in another
+    /// state, whose clock has to be looked after.
+    fn set_glance<S: Section>(&mut self) {
+        let more = S::FIRST_LINE && self.scanned > 0 && self.scanned < self.soft;
+        self.glance = if more { self.scanned + 1 } else { 0 };
     }
 
     /// Reads what there is of a section that begins with `bytes`. `Some` when it is complete:
@@ -100,7 +102,7 @@ impl Parser {
         if self.scanned > 0 {
             if stop::<S>(bytes, self.scanned) == bytes.len() {
                 self.scanned = bytes.len();
-                self.set_glance();
+                self.set_glance::<S>();
                 if bytes.len() > self.soft {
                     self.check(bytes.len() - 1, bytes.len(), &S::caps(limits))?;
                 }
@@ -144,7 +146,7 @@ impl Parser {
                     let (from, to) = trimmed(raw, raw_end);
                     if section.field(&line[..name_end], &raw[from..to])? {
                         if self.fields.capacity() == 0 {
-                            self.fields.reserve_exact(FIELDS);
+                            self.fields = Vec::with_capacity(FIELDS);
                         }
                         let value_at = at + name_end + 1;
                         self.fields.push(Field {
@@ -211,7 +213,7 @@ impl Parser {
         // Behind a CR, any byte decides.
         self.glance = 0;
         if stop == bytes.len() {
-            self.set_glance();
+            self.set_glance::<S>();
         }
         // The last byte may be the CR of the line's end.
         self.check(bytes.len().saturating_sub(1).max(self.line), bytes.len(), caps)?;
@@ -337,7 +339,13 @@ fn stop<S: Section>(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-#[inline]
-const fn is_stop(byte: u8) -> bool {
-    byte != b'\t' && (byte < b' ' || byte == 0x7f)
-}
+/// The control characters but HTAB.
+const IS_STOP: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = byte != b'\t' as usize && (byte < b' ' as usize || byte == 0x7f);
+        byte += 1;
+    }
+    table
+};

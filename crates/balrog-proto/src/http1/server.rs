@@ -212,6 +212,7 @@ impl Server {
     }
 
     /// The next piece of the body. `Piece::More` means that input is missing.
+    #[inline]
     fn piece(&mut self, now: Instant, inbox: &mut Inbox) -> Result<Piece, Error> {
         loop {
             let (used, piece) =
@@ -235,6 +236,7 @@ impl Server {
         }
     }
 
+    #[inline]
     fn body(&mut self, now: Instant, inbox: &mut Inbox) -> Result<Found, Error> {
         Ok(match self.piece(now, inbox)? {
             Piece::Data(range) => Found::Body(range),
@@ -323,6 +325,7 @@ impl Server {
         }
         self.response = Response::Done;
         self.state = State::Closed;
+        self.parser.reset();
         outbox.shutdown();
     }
 
@@ -405,10 +408,8 @@ impl Machine for Server {
 
     #[inline]
     fn glance(&mut self, inbox: &Inbox) -> bool {
-        // In state `Head`, where something was scanned, its clock runs already.
-        self.state == State::Head
-            && !inbox.is_eof()
-            && inbox.last().is_some_and(|last| self.parser.glance(inbox.len(), last))
+        // Only the parser of a head says yes, and its clock runs by then.
+        !inbox.is_eof() && inbox.last().is_some_and(|last| self.parser.glance(inbox.len(), last))
     }
 
     fn deadline(&self) -> Option<Instant> {

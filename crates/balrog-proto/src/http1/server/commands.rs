@@ -199,6 +199,7 @@ impl Link<Server> {
 
     /// Cuts the response: the client sees that it is incomplete.
     pub fn abort(&mut self) {
+        self.machine.parser.reset();
         self.machine.state = State::Closed;
         self.machine.response = Response::Done;
         self.outbox.shutdown();
