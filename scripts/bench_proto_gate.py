@@ -2,12 +2,12 @@
 """Counts the instructions of balrog-proto's hot paths and compares them with the counts that are kept.
 
     scripts/bench_proto_gate.py             # fails if a path needs 2 % more than its count
-    scripts/bench_proto_gate.py --update    # keeps the counts of this machine's compiler
+    scripts/bench_proto_gate.py --update    # keeps the counts of this machine
 
 A path is our side of a row of ``make bench-proto``. It runs under valgrind twice, with few and with many rounds, so
-that what one round costs is known without what the program does around it. Counts hold for one compiler and one
-processor architecture; where there are none for this one, that is said and nothing fails. Only the standard library is
-used.
+that what one round costs is known without what the program does around it. Counts hold for one compiler, one C library
+and one model of processor, whose copying loops the library chooses; where there are none for this one, that is said and
+nothing fails. Only the standard library is used.
 """
 
 from __future__ import annotations
@@ -44,6 +44,16 @@ def collected(name: str, rounds: int) -> int:
     return int(found[1])
 
 
+def here() -> str:
+    """What the counts depend on beside our code."""
+    try:
+        cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        cpu = None
+    compiler = output("rustc", "--version").strip()
+    return ", ".join([compiler, " ".join(platform.libc_ver()), cpu[1] if cpu else platform.machine()])
+
+
 def measure() -> dict[str, int]:
     return {
         name: round((collected(name, MANY) - collected(name, FEW)) / (MANY - FEW))
@@ -61,12 +71,12 @@ def main() -> int:
     subprocess.run(
         ["cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", BENCH / "Cargo.toml"], check=True
     )
-    compiler = f"{output('rustc', '--version').strip()} {platform.machine()}"
+    place = here()
     kept = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
-    if not update and compiler not in kept:
-        print(f"bench-proto-gate: no counts are kept for {compiler}; `make bench-proto-gate ARGS=--update` keeps them")
+    if not update and place not in kept:
+        print(f"bench-proto-gate: no counts are kept for {place}; `make bench-proto-gate ARGS=--update` keeps them")
         return 0
-    now, before = measure(), kept.get(compiler, {})
+    now, before = measure(), kept.get(place, {})
     grown = []
     for name, count in now.items():
         change = count / before[name] - 1 if name in before else 0.0
@@ -74,7 +84,7 @@ def main() -> int:
             grown.append(name)
         print(f"{name:<28} {count:>12,} instructions  {change:+.1%}" + ("" if name in before else "  (new)"))
     if update:
-        COUNTS.write_text(json.dumps({**kept, compiler: now}, indent=2, sort_keys=True) + "\n")
+        COUNTS.write_text(json.dumps({**kept, place: now}, indent=2, sort_keys=True) + "\n")
         return 0
     if grown:
         print(f"bench-proto-gate: more than {SLACK:.0%} over what is kept: {', '.join(grown)}", file=sys.stderr)
