@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def asynchronous(url: str) -> Callable[[int], None]:
         return aiohttp.ClientSession()
 
     session = loop.run_until_complete(begin())
+    atexit.register(lambda: loop.run_until_complete(session.close()))
 
     async def calls(number: int) -> None:
         for _ in range(number):

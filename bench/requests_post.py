@@ -95,7 +95,7 @@ def main() -> int:
         for name, title, python, module in LIBRARIES:
             if arguments.only and name not in arguments.only:
                 continue
-            if module and not have(module):
+            if module and not have(python, module):
                 missing.append(module)
                 continue
             clients[title] = Client(name, python, url)
