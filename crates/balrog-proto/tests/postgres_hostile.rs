@@ -234,6 +234,39 @@ fn large_rows_that_do_not_fit_their_message() {
 }
 
 #[test]
+fn everything_may_come_in_pieces() {
+    for whole in 0..3 {
+        let mut config = config();
+        config.limits.whole = whole;
+        let mut link = session_with(config.clone());
+        link.query("select").unwrap();
+        let events = hear(&mut link, &[columns(&[]), row(&[]), complete("SELECT 1")].concat()).unwrap();
+        let row = if whole < 2 { vec!["piece(row(0))", "piece(end)"] } else { vec!["row "] };
+        assert_eq!(events[1..events.len() - 1], row);
+        for body in [&b""[..], b"\0"] {
+            let mut link = session_with(config.clone());
+            link.query("select").unwrap();
+            // What follows is not its body.
+            let bytes = [columns(&[]), message(b'D', body), complete("SELECT 1")].concat();
+            assert!(hear(&mut link, &bytes).unwrap_err().contains("ends inside"));
+        }
+        let mut link = session_with(config);
+        link.query("copy t to stdout").unwrap();
+        let data = [copy_response(b'H'), message(b'd', b""), message(b'd', b"abc")].concat();
+        assert_eq!(hear(&mut link, &data).unwrap()[1..], ["copied  true", "copied abc true"]);
+    }
+    // Nothing comes behind the end that we make, not even the rest of a row.
+    let mut config = config();
+    config.limits.whole = 8;
+    let mut link = session_with(config);
+    link.query("select 1").unwrap();
+    let long = [columns(&["a"]), row(&[Some(&[7; 100])])].concat();
+    hear(&mut link, &long[..60]).unwrap();
+    link.terminate();
+    assert_eq!(hear(&mut link, &long[60..]).unwrap(), ["over"]);
+}
+
+#[test]
 fn logging_in_against_the_rules() {
     let outcome = |config: &Config, bytes: &[u8]| hear(&mut connecting(config.clone()), bytes);
     let plain = config();

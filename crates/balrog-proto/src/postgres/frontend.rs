@@ -193,11 +193,11 @@ impl Frontend {
         if let Some(unit) = self.timers.take_overdue() {
             return Ok(Some(Found::DeadlinePassed(unit)));
         }
-        if self.large.is_some() {
-            return self.part(inbox).map(Some);
-        }
         if self.closed {
             return Ok(Some(Found::Closed));
+        }
+        if self.large.is_some() {
+            return self.part(inbox).map(Some);
         }
         if let Some(found) = self.begin(now, inbox, outbox)? {
             return Ok(Some(found));
@@ -275,6 +275,8 @@ impl Frontend {
             self.large = Some(Large::Copy { left: body });
             return self.part(inbox);
         }
+        // `whole` may be less than a count.
+        let left = body.checked_sub(2).ok_or(bad("a message ends inside a field"))?;
         let Some(columns) = inbox.bytes().get(HEADER..HEADER + 2) else { return self.need(inbox, outbox) };
         let columns = Fields::new(columns).count()?;
         self.flow.accept(tag)?;
@@ -282,7 +284,7 @@ impl Frontend {
             return Err(UNLIKE_DESCRIPTION);
         }
         self.quick = 0;
-        self.large = Some(Large::Row { columns, column: None, left: body - 2 });
+        self.large = Some(Large::Row { columns, column: None, left });
         self.used = HEADER + 2;
         Ok(Found::Part(Part::Row(columns)))
     }
