@@ -75,6 +75,11 @@ test-requests: ## Run requests' own tests through balrog.requests
 	$(setup) runtime test requests-suite
 	$(PYTHON) tests/python/client/run_requests_suite.py $(ARGS)
 
+.PHONY: autobahn
+autobahn: ## Run all 517 cases of the Autobahn test suite against both roles of WebSocket (ARGS='6.*' for some)
+	$(setup) --no-build test
+	$(PYTHON) scripts/autobahn.py $(ARGS)
+
 .PHONY: bench-food
 bench-food: ## The example's view beside gevent, threads and async views
 	$(setup) runtime

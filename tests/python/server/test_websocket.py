@@ -9,6 +9,7 @@ import pytest
 import requests
 from support.wire import Wire
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.sync.client import connect
 
 
@@ -37,6 +38,35 @@ def test_echo(server):
         ws.send(iter(["frag", "men", "ted"]))
         assert ws.recv(timeout=5) == "fragmented"
         assert ws.ping().wait(5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"server_max_window_bits": 9}, {"client_max_window_bits": 10}, {"client_no_context_takeover": True}],
+    ids=str,
+)
+def test_compression(server, settings):
+    """Both directions, against zlib."""
+    offer = ClientPerMessageDeflateFactory(**{"client_max_window_bits": True, **settings})
+    # Compressed from 1 KiB on; what comes is compressed from the first byte.
+    messages = ["", "short", "Knödel 😀 " * 100, b"\x00" * 900_000, "{'id': 17}, " * 50_000, b"end"]
+    with connect(f"ws://{server.host}:{server.port}/ws_echo", compression=None, extensions=[offer]) as ws:
+        agreed = ws.response.headers["Sec-WebSocket-Extensions"]
+        assert agreed.startswith("permessage-deflate; server_no_context_takeover; client_no_context_takeover")
+        assert f"server_max_window_bits={settings.get('server_max_window_bits', 12)}" in agreed
+        for message in messages * 2:
+            ws.send(message)
+            assert ws.recv(timeout=5) == message
+
+
+def test_a_message_is_as_long_as_it_is_decompressed(server):
+    with connect(f"ws://{server.host}:{server.port}/ws_echo") as ws:
+        ws.send("x" * (1 << 20))
+        assert len(ws.recv(timeout=5)) == 1 << 20
+        ws.send("x" * ((1 << 20) + 1))
+        with pytest.raises(ConnectionClosed) as closed:
+            ws.recv(timeout=5)
+        assert closed.value.rcvd.code == 1009
 
 
 def test_a_close_with_a_code_of_its_own_is_an_error_that_is_nobodys_fault(server):

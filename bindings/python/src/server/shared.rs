@@ -28,7 +28,7 @@ const FIRST: Duration = Duration::from_secs(10);
 pub(crate) struct Shared {
     pub(crate) app: Py<PyAny>,
     pub(crate) http: Arc<http1::Limits>,
-    pub(crate) websocket: websocket::Limits,
+    pub(crate) websocket: Arc<websocket::Limits>,
     /// The variables that the server was started with; every request gets a copy.
     context: Py<PyAny>,
     /// Names the hub.
@@ -73,7 +73,7 @@ impl Shared {
         Ok(Self {
             app,
             http: Arc::new(http),
-            websocket: websocket::Limits::default(),
+            websocket: Arc::default(),
             context: copy_context(py)?.unbind(),
             remote: Arc::clone(&Hub::current(py)?.remote),
             on_error,

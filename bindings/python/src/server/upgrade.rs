@@ -1,6 +1,6 @@
 //! `environ["balrog.websocket"]`.
 
-use balrog_proto::websocket::Offer;
+use balrog_proto::websocket::{Deflate, Offer};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -22,6 +22,8 @@ pub(crate) struct Accepted {
     pub(crate) subprotocol: Option<String>,
     /// The value of `Sec-WebSocket-Accept`.
     pub(crate) accept: String,
+    /// The compression that is agreed on, and the value of `Sec-WebSocket-Extensions`.
+    pub(crate) deflate: Option<(Deflate, String)>,
 }
 
 impl Upgrade {
@@ -32,7 +34,20 @@ impl Upgrade {
     /// What the application accepted, if it has.
     pub(crate) fn accepted(&self, py: Python<'_>) -> Option<Accepted> {
         let (handler, subprotocol) = self.accepted.borrow_mut(py).take()?;
-        Some(Accepted { handler, subprotocol, accept: self.offer.accept.clone() })
+        let deflate = self.offer.deflate(&compression());
+        Some(Accepted { handler, subprotocol, accept: self.offer.accept.clone(), deflate })
+    }
+}
+
+/// Each message by itself, so that a connection keeps no memory for it between two; fast, and
+/// only where it pays.
+fn compression() -> Deflate {
+    Deflate {
+        server_no_context_takeover: true,
+        client_no_context_takeover: true,
+        level: 1,
+        min_size: 1024,
+        ..Deflate::default()
     }
 }
 

@@ -87,11 +87,17 @@ pub(crate) fn serve(
         if let Some(subprotocol) = &subprotocol {
             fields.push((b"Sec-WebSocket-Protocol", subprotocol.as_bytes()));
         }
+        if let Some((_, extensions)) = &accepted.deflate {
+            fields.push((b"Sec-WebSocket-Extensions", extensions.as_bytes()));
+        }
         let ours = |name: &[u8]| name.to_ascii_lowercase().starts_with(b"sec-websocket-");
         fields.extend(head.fields().filter(|(name, _)| !ours(name)));
         link.switch_protocols(&fields).map_err(|misuse| PyValueError::new_err(misuse.to_string()))?;
         if let Protocol::Http(link) = std::mem::replace(&mut inner.protocol, Protocol::None) {
-            let peer = Peer::server(conn.shared.websocket.clone());
+            let mut peer = Peer::server(Arc::clone(&conn.shared.websocket));
+            if let Some((deflate, _)) = &accepted.deflate {
+                peer = peer.deflate(deflate);
+            }
             inner.protocol = Protocol::WebSocket(Box::new(link.replace(peer)));
         }
         inner.inbound = Some(Box::default());

@@ -22,7 +22,7 @@ pub(crate) struct Alive {
     number: u32,
     round_trip: Option<Duration>,
     /// The payload of the pong that has to wait.
-    waiting: Option<Vec<u8>>,
+    waiting: Option<Box<[u8]>>,
     /// Since when pongs are counted, and how many.
     counted_from: Option<Instant>,
     pongs: u16,
@@ -62,7 +62,7 @@ impl Alive {
             self.waiting = None;
             outgoing.control(PONG, payload, outbox);
         } else {
-            self.waiting = Some(payload.to_vec());
+            self.waiting = Some(payload.into());
         }
     }
 

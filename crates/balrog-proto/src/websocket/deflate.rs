@@ -90,7 +90,6 @@ impl Compressor {
             self.out.resize(self.out.len() * 2, 0);
         }
         if fin {
-            self.stale = !self.takeover;
             if self.out[..filled].ends_with(&TAIL) {
                 filled -= TAIL.len();
             }
@@ -103,6 +102,13 @@ impl Compressor {
         Ok(&self.out[..filled])
     }
 
+    /// A message was sent. Without takeover, nothing of it is kept.
+    pub(crate) fn next(&mut self) {
+        if !self.takeover {
+            self.forget();
+        }
+    }
+
     /// Refers to nothing that was sent before.
     pub(crate) fn restart(&mut self) {
         self.stale = true;
@@ -113,6 +119,12 @@ impl Compressor {
         self.zlib = None;
         self.stale = false;
         self.out = Vec::new();
+    }
+
+    /// Heap storage held; zlib's is counted as what it is about.
+    #[cfg(test)]
+    pub(crate) fn heap(&self) -> usize {
+        self.out.capacity() + self.zlib.as_ref().map_or(0, |_| 150 * 1024)
     }
 }
 
@@ -194,11 +206,9 @@ impl Decompressor {
         if self.takeover {
             return self.take();
         }
+        // Without takeover, nothing is kept.
         self.empty();
-        self.window.clear();
-        if let Some(zlib) = &mut self.zlib {
-            zlib.reset(false);
-        }
+        (self.zlib, self.out, self.window) = (None, Vec::new(), Vec::new());
     }
 
     fn empty(&mut self) {
@@ -217,6 +227,12 @@ impl Decompressor {
         self.window.shrink_to_fit();
     }
 
+    /// Heap storage held; zlib's is counted as what it is about.
+    #[cfg(test)]
+    pub(crate) fn heap(&self) -> usize {
+        self.out.capacity() + self.window.capacity() + self.zlib.as_ref().map_or(0, |_| 45 * 1024)
+    }
+
     /// One call of zlib, for an output of at most `most` bytes, which has room for one. Whether
     /// `input` is used up, and has no more to give.
     fn step(&mut self, input: &mut &[u8], limits: &Limits, most: usize) -> Result<bool, Error> {
@@ -226,6 +242,7 @@ impl Decompressor {
         let top = most.min(self.filled.saturating_add(usize::try_from(left).unwrap_or(usize::MAX)));
         if self.filled == self.out.len() && self.filled < top {
             let more = (self.out.len() * 2).max(input.len().saturating_mul(4)).max(1024);
+            self.out.reserve_exact(more.min(top) - self.out.len());
             self.out.resize(more.min(top), 0);
         }
         let end = self.out.len().min(top);
@@ -299,5 +316,45 @@ impl fmt::Debug for Compressor {
 impl fmt::Debug for Decompressor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decompressor").field("bits", &self.bits).field("takeover", &self.takeover).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(message: usize) -> Limits {
+        Limits { message, ..Limits::default() }
+    }
+
+    /// What a message and its window may take, whatever is in it.
+    #[test]
+    fn a_bomb_costs_no_more_than_the_limit() {
+        let mut compressor = Compressor::new(&Deflate::default(), 15, true);
+        let bomb = compressor.compress(&vec![0; 10 << 20], true).unwrap().to_vec();
+        for message in [1_000, 60_000, 200_000] {
+            let mut inflate = Decompressor::new(15, true);
+            let failed = bomb.chunks(100).find_map(|piece| inflate.push(piece, &limits(message)).err());
+            assert!(matches!(failed, Some(Error::Limit(_))), "{failed:?}");
+            assert!(inflate.heap() <= message + 1 + 45 * 1024, "{} for {message}", inflate.heap());
+        }
+    }
+
+    #[test]
+    fn idle_memory_is_the_window() {
+        for bits in [9, 12, 15] {
+            let mut compressor = Compressor::new(&Deflate::default(), bits, true);
+            let mut inflate = Decompressor::new(bits, true);
+            for _ in 0..5 {
+                let payload = compressor.compress(&[7; 90_000], true).unwrap();
+                inflate.push(payload, &limits(1 << 20)).unwrap();
+                inflate.finish().unwrap();
+                assert_eq!(inflate.output(), [7; 90_000]);
+                inflate.next();
+            }
+            compressor.forget();
+            inflate.forget();
+            assert_eq!((compressor.heap(), inflate.heap()), (0, 1 << bits));
+        }
     }
 }

@@ -13,7 +13,8 @@ const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 /// what both agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deflate {
-    /// The server compresses each message by itself (false): worse, but nothing has to be kept.
+    /// The server compresses each message by itself (false): worse, but nothing is
+    /// kept between two messages.
     pub server_no_context_takeover: bool,
     /// The client compresses each message by itself (false).
     pub client_no_context_takeover: bool,

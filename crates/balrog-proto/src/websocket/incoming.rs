@@ -187,6 +187,14 @@ impl Incoming {
         }
     }
 
+    /// Heap storage held, but for that of zlib.
+    #[cfg(test)]
+    pub(crate) fn heap(&self) -> usize {
+        self.text.capacity()
+            + self.binary.capacity()
+            + self.inflate.as_ref().map_or(0, |inflate| inflate.heap())
+    }
+
     /// What kind of message has begun, if one has.
     pub(crate) const fn kind(&self) -> Option<Kind> {
         self.kind

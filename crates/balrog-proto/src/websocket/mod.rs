@@ -25,9 +25,10 @@
 //! * [`Limits`] bound what a peer can make us keep or do; each exceeded one is an
 //!   [`Error::Limit`](crate::Error::Limit) with its name, answered by close code 1009.
 //!   What a frame declares is never reserved before it comes.
-//! * Compression ([`Deflate`]) keeps memory for each direction: zlib's state (some 45 KiB to
-//!   decompress, 150 KiB to compress), given back when the peer is silent for
-//!   [`Limits::ping_interval`], or by [`Peer::release`]; then only the window of what came stays.
+//! * Compression ([`Deflate`]) needs memory in each direction, zlib's state: some 45 KiB to
+//!   decompress, 150 KiB to compress. Without context takeover it is kept for the time of a
+//!   message only. With it, it is given back when the peer is silent for
+//!   [`Limits::ping_interval`], or by [`Peer::release`]; then the window of what came stays.
 
 mod alive;
 mod commands;

@@ -71,6 +71,7 @@ impl Outgoing {
             Some(mut deflate) if payload.len() >= deflate.min_size() => {
                 let compressed = deflate.compress(payload, true);
                 let written = compressed.map(|payload| self.write(first | RSV1, payload, outbox));
+                deflate.next();
                 self.deflate = Some(deflate);
                 written?;
             }
@@ -107,6 +108,9 @@ impl Outgoing {
             Some(mut deflate) => {
                 let compressed = deflate.compress(payload, fin);
                 let written = compressed.map(|payload| self.write(first, payload, outbox));
+                if fin {
+                    deflate.next();
+                }
                 self.deflate = Some(deflate);
                 written?;
             }

@@ -1,4 +1,5 @@
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::websocket::alive::Alive;
@@ -12,7 +13,7 @@ use crate::{Entropy, Error, Inbox, Interest, Machine, Outbox, Phase, Step, Timer
 /// One side of an open WebSocket.
 #[derive(Debug)]
 pub struct Peer {
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
     streaming: bool,
     /// The data frame whose payload is coming, if it is not whole in the inbox.
     frame: Option<Frame>,
@@ -119,14 +120,14 @@ enum Found {
 }
 
 impl Peer {
-    /// The server's side, once the handshake is done.
-    pub fn server(limits: Limits) -> Self {
-        Self::new(limits, None)
+    /// The server's side, once the handshake is done. Many can share the limits.
+    pub fn server(limits: impl Into<Arc<Limits>>) -> Self {
+        Self::new(limits.into(), None)
     }
 
     /// The client's side, once the handshake is done. Mask keys come from `entropy`.
-    pub fn client(limits: Limits, entropy: Box<dyn Entropy>) -> Self {
-        Self::new(limits, Some(entropy))
+    pub fn client(limits: impl Into<Arc<Limits>>, entropy: Box<dyn Entropy>) -> Self {
+        Self::new(limits.into(), Some(entropy))
     }
 
     /// Messages are compressed, as it was agreed on in the handshake.
@@ -153,7 +154,7 @@ impl Peer {
         self.alive.round_trip()
     }
 
-    fn new(limits: Limits, entropy: Option<Box<dyn Entropy>>) -> Self {
+    fn new(limits: Arc<Limits>, entropy: Option<Box<dyn Entropy>>) -> Self {
         Self {
             limits,
             streaming: false,
@@ -236,7 +237,7 @@ impl Peer {
     }
 
     /// Unmasks the payload behind a header of `size`, to be lent from the inbox.
-    #[inline]
+    #[inline(always)]
     fn lend(&mut self, header: &Header, size: usize, inbox: &mut Inbox) -> Range<usize> {
         let payload = size..size + header.length as usize;
         frame::apply_mask(&mut inbox.bytes_mut()[payload.clone()], header.mask, 0);
@@ -379,8 +380,11 @@ impl Machine for Peer {
                 return Err(error);
             }
         };
-        let Self { incoming, outgoing, .. } = self;
         let bytes = inbox.bytes();
+        if let Found::Whole(Kind::Binary, range) = found {
+            return Ok(Step::Event(PeerEvent::Binary(&bytes[range])));
+        }
+        let Self { incoming, outgoing, .. } = self;
         // Here text becomes `&str`, and is checked for it, so that nothing can be wrong.
         let text = match &found {
             Found::Whole(Kind::Text, range) => {
@@ -400,8 +404,8 @@ impl Machine for Peer {
             }
         };
         Ok(Step::Event(match found {
-            Found::Whole(Kind::Text, _) | Found::Gathered(Kind::Text, _) => PeerEvent::Text(text),
             Found::Whole(Kind::Binary, range) => PeerEvent::Binary(&bytes[range]),
+            Found::Whole(Kind::Text, _) | Found::Gathered(Kind::Text, _) => PeerEvent::Text(text),
             Found::Gathered(Kind::Binary, place) => PeerEvent::Binary(incoming.bytes(place)),
             Found::Part(Kind::Text, _, fin) => PeerEvent::TextPart { text, fin },
             Found::Part(Kind::Binary, Place::Inbox, fin) => {
@@ -462,5 +466,45 @@ impl Machine for Peer {
 
     fn interest(&self) -> Interest {
         Interest::read_if(self.outgoing.state != State::Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Link;
+    use crate::websocket::frame::{FIN, write};
+
+    /// Echoes some messages, and is then silent.
+    fn used(peer: Peer) -> Link<Peer> {
+        let mut link = Link::new(peer);
+        let now = Instant::now();
+        for size in [0, 10, 5_000, 100_000] {
+            let mut bytes = Vec::new();
+            write(&mut bytes, FIN | TEXT, &vec![b'a'; size], Some([1, 2, 3, 4]));
+            for piece in bytes.chunks(4_000) {
+                link.receive(piece);
+                while let Ok(Step::Event(_)) = link.poll_event(now) {}
+            }
+            link.send_binary(&bytes).unwrap();
+            link.transmitted(link.unsent());
+        }
+        assert_eq!(link.unread() + link.unsent(), 0);
+        link
+    }
+
+    #[test]
+    fn an_idle_link_costs_its_struct() {
+        let link = used(Peer::server(Limits::default()));
+        let message = link.machine.incoming.heap();
+        let cost = size_of::<Link<Peer>>() + link.heap() + message;
+        assert!(cost <= 512, "{cost} bytes");
+        // Compression without takeover adds two structs.
+        let settings = Deflate { server_no_context_takeover: true, ..Deflate::default() };
+        let link = used(Peer::server(Limits::default()).deflate(&settings));
+        let cost = size_of::<Link<Peer>>() + link.heap() + link.machine.incoming.heap();
+        let deflate = link.machine.outgoing.deflate.as_ref().map_or(0, |deflate| deflate.heap());
+        let structs = size_of::<Compressor>() + size_of::<Decompressor>();
+        assert!(deflate == 0 && cost + structs <= 1024, "{cost} + {deflate} + {structs} bytes");
     }
 }

@@ -3,7 +3,7 @@
 pub(crate) struct Validator {
     /// The beginning of a character that goes on in the next piece.
     tail: [u8; 4],
-    len: usize,
+    len: u8,
 }
 
 /// What a piece of text adds: the end of a character that began before, and the characters that
@@ -25,7 +25,8 @@ impl Validator {
             // is beyond U+10FFFF.
             std::str::from_utf8(rest).err().filter(|error| error.error_len().is_none())?;
             self.tail[..rest.len()].copy_from_slice(rest);
-            self.len = rest.len();
+            // Three at most.
+            self.len = rest.len() as u8;
         }
         Some((begun, text))
     }
@@ -39,10 +40,10 @@ impl Validator {
     fn complete<'b>(&mut self, mut bytes: &'b [u8]) -> Option<(Option<char>, &'b [u8])> {
         while self.len > 0 {
             let [first, rest @ ..] = bytes else { break };
-            self.tail[self.len] = *first;
+            self.tail[usize::from(self.len)] = *first;
             self.len += 1;
             bytes = rest;
-            match std::str::from_utf8(&self.tail[..self.len]) {
+            match std::str::from_utf8(&self.tail[..usize::from(self.len)]) {
                 Ok(text) => {
                     self.len = 0;
                     return Some((text.chars().next(), bytes));
