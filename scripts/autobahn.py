@@ -4,9 +4,9 @@
     .venv/bin/python scripts/autobahn.py             # all 517, some minutes
     .venv/bin/python scripts/autobahn.py '6.*' 9.1.1 # some of them
 
-The peers are the examples ``websocket_echo_server`` and ``websocket_echo_client``; ``kosoku`` drives the cases. Each has
-to be OK, in what it does and in how it closes; NON-STRICT is a failure. Three cases are INFORMATIONAL by definition:
-whatever a peer does there is right.
+The peers are the examples ``websocket_echo_server`` and ``websocket_echo_client``; ``kosoku`` drives the cases. Each
+has to be OK, in what it does and in how it closes; NON-STRICT is a failure. Three cases are INFORMATIONAL by
+definition: whatever a peer does there is right.
 """
 
 from __future__ import annotations

@@ -64,6 +64,10 @@ impl Shared {
         at_once: usize,
         access_log: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
+        let mut websocket = websocket::Limits::default();
+        // What is small enough decompressed may have been as small as it likes: a message of one
+        // letter a million times is not an attack.
+        websocket.ratio = usize::MAX;
         let mut http = http1::Limits::default();
         http.idle_time = Some(keep_alive);
         // A client that says nothing at all is worth no more than one that has said something,
@@ -73,7 +77,7 @@ impl Shared {
         Ok(Self {
             app,
             http: Arc::new(http),
-            websocket: Arc::default(),
+            websocket: Arc::new(websocket),
             context: copy_context(py)?.unbind(),
             remote: Arc::clone(&Hub::current(py)?.remote),
             on_error,

@@ -35,8 +35,11 @@ pub(crate) fn drive<M: Machine>(link: &mut Link<M>, mut stream: &TcpStream) -> i
         Ok(n) => link.received(n),
         Err(error) => {
             link.received(0);
-            if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) {
-                return Err(error);
+            match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
+                // Nothing more comes; whether that is too early is for the machine to say.
+                ErrorKind::ConnectionReset => link.receive_eof(),
+                _ => return Err(error),
             }
         }
     }

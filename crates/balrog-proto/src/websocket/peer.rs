@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::websocket::alive::Alive;
 use crate::websocket::deflate::{Compressor, Decompressor};
 use crate::websocket::frame::{self, BINARY, CLOSE, CONTINUATION, Header, PING, RSV1, TEXT};
-use crate::websocket::incoming::{Incoming, Place, not_text};
+use crate::websocket::incoming::{Incoming, Part, Place, not_text};
 use crate::websocket::outgoing::{Outgoing, State};
 use crate::websocket::{Deflate, Limits};
 use crate::{Entropy, Error, Inbox, Interest, Machine, Outbox, Phase, Step, Timer};
@@ -261,7 +261,12 @@ impl Peer {
         let (used, found) = if self.outgoing.state != State::Open {
             (have, None)
         } else if self.streaming {
-            let part = self.incoming.part(piece, fin, &self.limits)?;
+            let mut part = self.incoming.part(piece, fin, &self.limits)?;
+            // It may end in the middle of a character, or with a final block.
+            while !part.drained && part.found.is_none() {
+                let more = self.incoming.part(&piece[part.used..], fin, &self.limits)?;
+                part = Part { used: part.used + more.used, ..more };
+            }
             if !part.drained {
                 // It has more to give, even if nothing more comes.
                 frame.used_up(part.used);

@@ -127,3 +127,29 @@ fn compressed_messages_come_in_bounded_parts() {
         }
     }
 }
+
+/// Where a piece of the output ends, a character or a block may not.
+#[test]
+fn compressed_parts_end_anywhere() {
+    let last: &[u8] = &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00];
+    let link = || Link::new(Peer::server(Limits::default()).deflate(&Deflate::default()).streaming());
+    // An empty final block before it, which gives nothing.
+    let empty_before = [&[0x03, 0x00][..], last].concat();
+    for payload in [last, &empty_before] {
+        let found = read(link(), &[&frame(0xc1, payload)]).unwrap();
+        assert_eq!((&found[0].1[..], found.len()), (&b"Hello"[..], 1));
+    }
+    for skew in 0..4 {
+        // Four bytes a character: at a skew, 64 KiB are in the middle of one.
+        let text = format!("{}{}", "x".repeat(skew), "🦀".repeat(50_000));
+        let mut client = Link::new(
+            Peer::client(Limits::default(), crate::support::entropy(3)).deflate(&Deflate::default()),
+        );
+        client.send_text(&text).unwrap();
+        let bytes = sent(&mut client);
+        for size in [1, 100, usize::MAX] {
+            let found = read(link(), &bytes.chunks(size).collect::<Vec<_>>()).unwrap();
+            assert!(found.len() == 1 && found[0].1 == text.as_bytes(), "{skew} by {size}");
+        }
+    }
+}
