@@ -14,7 +14,7 @@ use crate::hub::Hub;
 use crate::interrupt::to_py_err;
 use crate::remote::Waker;
 use crate::task::{deadline, far_off};
-use crate::wait::{FdWait, Sleep, Wait, WaitError, block_on_event, wait};
+use crate::wait::{FdWait, Sleep, Wait, WaitError, block_on_event, pass, wait};
 
 /// Waits of Rust code under Python: a task parks in its hub, a plain thread blocks with the
 /// interpreter let go.
@@ -130,17 +130,17 @@ fn raise(py: Python<'_>, error: WaitError) -> PyErr {
 #[pyfunction]
 fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
     let until = deadline(Some(seconds))?.unwrap_or_else(far_off);
-    let yields = seconds <= 0.0 && Hub::existing(py).is_some_and(Hub::is_busy);
-    let waited = if yields {
-        wait(py, &mut Yield { yielded: false }, None)
-    } else {
-        wait(py, &mut Sleep, Some(until))
-    };
-    waited.map(drop).map_err(|error| raise(py, error))
+    if seconds <= 0.0 && Hub::existing(py).is_some_and(Hub::is_busy) {
+        return yield_now(py);
+    }
+    wait(py, &mut Sleep, Some(until)).map(drop).map_err(|error| raise(py, error))
 }
 
 /// Lets everybody who is runnable run once, in a task that has had its fair share.
 pub(crate) fn yield_now(py: Python<'_>) -> PyResult<()> {
+    if Hub::existing(py).is_some_and(Hub::is_next_anyway) {
+        return pass(py).map_err(|interrupt| to_py_err(py, interrupt));
+    }
     wait(py, &mut Yield { yielded: false }, None).map(drop).map_err(|error| raise(py, error))
 }
 

@@ -323,6 +323,17 @@ impl Hub {
         })
     }
 
+    /// Whether the running task, which lets others run, is itself the next in line. It goes on
+    /// with no switch then, but not for longer than a turn: the hub has to poll, too.
+    pub(crate) fn is_next_anyway(&self) -> bool {
+        let turn = self.turn.get();
+        let next = turn > 1 && self.task.borrow().is_some() && !self.scheduler.borrow().has_ready();
+        if next {
+            self.turn.set(turn - 1);
+        }
+        next
+    }
+
     /// Makes parked code outside of tasks look at what changed.
     pub(crate) fn interrupt_taskless(&self) {
         for token in self.taskless.borrow().iter() {

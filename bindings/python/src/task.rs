@@ -132,6 +132,11 @@ impl Task {
         state.parked = token;
     }
 
+    /// The task would have let others run, had there been any.
+    pub(crate) fn count_wait(&self, py: Python<'_>) {
+        self.state.borrow_mut(py).waits += 1;
+    }
+
     /// An exception that is to be raised at the task's next wait.
     pub(crate) fn take_thrown(&self, py: Python<'_>) -> Option<PyErr> {
         let mut state = self.state.borrow_mut(py);
@@ -285,7 +290,7 @@ impl Task {
         self.state.borrow_mut(py).name = Some(name);
     }
 
-    /// How many waits have let other tasks run so far, the present one included.
+    /// How many waits have let other tasks run so far, if there were any; the present one included.
     #[getter]
     fn waits(&self, py: Python<'_>) -> u64 {
         self.state.borrow(py).waits
