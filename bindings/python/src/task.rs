@@ -97,7 +97,14 @@ impl Drop for Task {
         let state = self.state.get_mut();
         let Some(Err(error)) = state.outcome.take().filter(|_| !state.seen) else { return };
         let name = state.name.take().unwrap_or_else(|| format!("Task-{id}"));
-        Python::attach(|py| report(py, &name, error));
+        Python::attach(|py| {
+            // The last reference may go while an exception unwinds its frame: it goes on afterwards.
+            let pending = PyErr::take(py);
+            report(py, &name, error);
+            if let Some(pending) = pending {
+                pending.restore(py);
+            }
+        });
     }
 }
 

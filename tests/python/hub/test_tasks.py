@@ -363,3 +363,21 @@ def test_waits_are_counted():
         return before, task.waits
 
     assert balrog.run(main) == (0, 3)
+
+
+def test_an_exception_survives_the_report_of_others_that_nobody_sees(monkeypatch):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reported.append(str(report.exc_value)))
+
+    def fails(number):
+        raise KeyError(number)
+
+    def main():
+        # The list goes while the first one's exception unwinds this frame, and the other tasks with it.
+        for task in [balrog.spawn(fails, number) for number in range(3)]:
+            task.result()
+
+    with pytest.raises(KeyError, match="0"):
+        balrog.run(main)
+    gc.collect()
+    assert sorted(reported) == ["1", "2"]
