@@ -13,6 +13,12 @@
 //!   their own and cannot say what a head has to.
 //! - Whatever may come in any amount has a limit of its own in [`Limits`].
 //!
+//! Where this is stricter than the RFCs ask: a folded line is refused in responses, too, which
+//! RFC 9112 section 5.2 would have a user agent read as one; equal Content-Length fields or list
+//! elements are refused, which section 6.3 allows to be taken as one; a chunk line has no `BWS`;
+//! a minor version above 1 is answered with 505, which RFC 9110 section 2.5 would have taken as
+//! 1.1. Each has been read in two ways by servers in use.
+//!
 //! The states of each side are drawn at [`Server`] and [`Client`], those of a body in
 //! `body.rs`. A bare state word in the drawings is the machine's; an event is what
 //! [`Link::poll_event`](crate::Link::poll_event) returns on the way.
