@@ -14,7 +14,7 @@ use crate::measure::{Path, Row};
 
 const LARGE: usize = 64 * 1024;
 /// What one read brings.
-const READ: usize = 64 * 1024;
+const READ: usize = 16 * 1024;
 /// Frames that come at once, so that each side is between two of them and not at a beginning.
 const BATCH: usize = 200;
 
@@ -240,7 +240,8 @@ fn compressed(text: &str) -> Vec<u8> {
 fn decompress(text: &str) -> Path {
     let frame = frame(0xc2, &compressed(text));
     let now = Instant::now();
-    let mut link = Link::new(Peer::server(Limits::default()).deflate(&settings()));
+    // The context is taken over, as it is by default; this message refers to none.
+    let mut link = Link::new(Peer::server(Limits::default()).deflate(&Deflate::default()));
     Path::new(move || {
         link.receive(black_box(&frame));
         let Ok(Step::Event(PeerEvent::Binary(data))) = link.poll_event(now) else { panic!("no message") };
@@ -254,9 +255,9 @@ fn zlib_decompress(text: &str) -> Path {
     let mut zlib = Inflate::new(false, 12);
     let mut out = vec![0; LARGE + 1];
     Path::new(move || {
-        zlib.reset(false);
+        let before = zlib.total_out();
         zlib.decompress(black_box(&payload), &mut out, InflateFlush::NoFlush).unwrap();
-        assert_eq!(zlib.total_out(), LARGE as u64);
+        assert_eq!(zlib.total_out() - before, LARGE as u64);
         black_box(&out);
     })
 }
