@@ -344,6 +344,96 @@ fn logging_in_against_the_rules() {
 }
 
 #[test]
+fn a_password_in_clear_text() {
+    let tls = Channel::Tls { end_point: None };
+    for (channel, allowed, sent_it) in [
+        (Channel::Plain, false, false),
+        (Channel::Plain, true, true),
+        (tls.clone(), false, true),
+        (tls, true, true),
+    ] {
+        let mut config = config();
+        (config.channel, config.allow_cleartext) = (channel, allowed);
+        let mut link = connecting(config);
+        assert_eq!(hear(&mut link, &authentication(3, b"")).is_ok(), sent_it);
+        assert_eq!(sent(&mut link) == message(b'p', b"sesame\0"), sent_it);
+    }
+}
+
+/// The answers to a COPY FROM whose Sync was sent with it, in each order that there is, and in one
+/// that there is not.
+#[test]
+fn copy_in_behind_its_sync() {
+    let begin = || {
+        let mut link = session();
+        let mut batch = Batch::new();
+        batch.query("copy t from stdin", &[]).unwrap().sync();
+        link.send(&mut batch).unwrap();
+        let begun =
+            [message(b'1', b""), message(b'2', b""), message(b'n', b""), copy_response(b'G')].concat();
+        assert_eq!(hear(&mut link, &begun).unwrap().len(), 4);
+        sent(&mut link);
+        link
+    };
+    let failed = || error("ERROR", "22P02", "no");
+    let closed = || message(b'3', b"");
+    let fence = [&b"S\0\0\0\x04"[..], b"C\0\0\0\x12Pbalrog fence\0", b"S\0\0\0\x04"].concat();
+    for (ended, answers, events) in [
+        (true, vec![complete("COPY 1"), ready(b'I'), closed(), ready(b'I')], Ok("complete COPY 1")),
+        (true, vec![failed(), ready(b'I'), closed(), ready(b'I')], Ok("error 22P02 no")),
+        (true, vec![failed(), ready(b'I'), ready(b'I'), closed(), ready(b'I')], Ok("error 22P02 no")),
+        (false, vec![failed(), ready(b'I'), closed(), ready(b'I')], Ok("error 22P02 no")),
+        (false, vec![failed(), ready(b'I'), ready(b'I'), closed(), ready(b'I')], Ok("error 22P02 no")),
+        (true, vec![complete("COPY 1"), closed()], Err("fit")),
+        (true, vec![complete("COPY 1"), ready(b'I'), ready(b'I'), ready(b'I')], Err("nothing")),
+        (true, vec![complete("COPY 1"), ready(b'I'), closed(), closed()], Err("fit")),
+        (true, vec![ready(b'I')], Err("fit")),
+    ] {
+        let mut link = begin();
+        if ended {
+            link.copy_done().unwrap();
+            assert_eq!(sent(&mut link), [&b"c\0\0\0\x04"[..], &fence].concat());
+        }
+        let outcome = hear(&mut link, &answers.concat());
+        match events {
+            Ok(first) => {
+                assert_eq!(outcome.unwrap(), [first, "ready 0 Idle"]);
+                assert!(link.is_idle());
+                assert!(ended || sent(&mut link) == fence);
+                assert_eq!(link.query("select 1").unwrap().0, 1);
+            }
+            Err(why) => assert!(outcome.unwrap_err().contains(why)),
+        }
+    }
+}
+
+#[test]
+fn what_an_error_skips() {
+    let mut link = session();
+    let mut batch = Batch::new();
+    batch.query("select 1/0", &[]).unwrap();
+    batch.close_statement("s").unwrap().sync();
+    batch.execute("", 0).unwrap().sync();
+    link.send(&mut batch).unwrap();
+    assert_eq!(link.running().map(|unit| unit.0), Some(0));
+    let answers = [message(b'1', b""), error("ERROR", "22012", "x"), ready(b'I')].concat();
+    assert_eq!(
+        hear(&mut link, &answers).unwrap(),
+        [
+            "parsed",
+            "error 22012 x",
+            "skipped(describeportal)",
+            "skipped(execute)",
+            "skipped(close)",
+            "ready 0 Idle"
+        ]
+    );
+    assert_eq!(link.running().map(|unit| unit.0), Some(1));
+    // What was skipped has no answer any more.
+    assert!(hear(&mut link, &message(b'3', b"")).unwrap_err().contains("fit"));
+}
+
+#[test]
 fn a_server_that_only_pretends_to_know_the_password() {
     let mut link = connecting(config());
     hear(&mut link, &authentication(10, b"SCRAM-SHA-256\0\0")).unwrap();
