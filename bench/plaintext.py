@@ -52,7 +52,17 @@ def rivals() -> list[Rival]:
     granian = support.rival("granian", "--interface", "wsgi", "--port", "PORT", "--no-ws")
     granian += ["--backlog", "4096", "--backpressure", "4096", "hello:application"]
     gevent = [*gunicorn, "-k", "gevent", "--worker-connections", "4000", "hello:application"]
-    balrog = [sys.executable, "-m", "balrog", "serve", "hello:application", "--bind", "127.0.0.1:PORT"]
+    # Nobody else writes a line for each request here.
+    balrog = [
+        sys.executable,
+        "-m",
+        "balrog",
+        "serve",
+        "hello:application",
+        "--bind",
+        "127.0.0.1:PORT",
+        "--no-access-log",
+    ]
     found = [
         Rival("balrog", balrog),
         Rival("granian", granian),
