@@ -113,7 +113,7 @@ def running(command: list[str | Path]) -> Iterator[subprocess.Popen[str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cases", nargs="*", help="ids or patterns; all without any")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for each role (3600)")
     arguments = parser.parse_args()
