@@ -136,6 +136,15 @@ for end in ("close", "rst", "hang"):
     case(f"cut-head-{end}", "raise", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: b", end=end, timeout=0.5)
     case(f"cut-head-end-{end}", "raise", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r", end=end, timeout=0.5)
 
+# The limits, exactly: 100 fields, 65,000 bytes of head, 16 informational responses.
+case("fields-100", "ok", answer("".join(f"X-{i}: 1\r\n" for i in range(99))), b"ok")
+case("fields-101", "raise", answer("".join(f"X-{i}: 1\r\n" for i in range(100))))
+HEAD_SIZE = len(answer("X-A: \r\n")) - len("ok")
+case("head-65000", "ok", answer(f"X-A: {'a' * (65_000 - HEAD_SIZE)}\r\n"), b"ok")
+case("head-65001", "raise", answer(f"X-A: {'a' * (65_001 - HEAD_SIZE)}\r\n"))
+case("1xx-16", "ok", b"HTTP/1.1 102 Processing\r\n\r\n" * 16 + answer(), b"ok")
+case("1xx-17", "raise", b"HTTP/1.1 102 Processing\r\n\r\n" * 17 + answer())
+
 # Content-Length.
 for name, value in {
     "plus": "+2",
@@ -255,7 +264,9 @@ case("chunk-lower-hex", "ok", chunked("a\r\n0123456789\r\n0\r\n\r\n"), b"0123456
 case("chunk-many", "ok", chunked("1\r\nx\r\n" * 5000 + "0\r\n\r\n"), b"x" * 5000, end="serve")
 case("chunk-quoted-extension", "ok", chunked('5;a="b;c"\r\nhello\r\n0\r\n\r\n'), b"hello", end="serve")
 case("chunk-last-zeros", "ok", chunked("5\r\nhello\r\n000\r\n\r\n"), b"hello", end="serve")
-case("chunk-trailers", "ok", chunked("5\r\nhello\r\n0\r\nX-A: b\r\nContent-Length: 3\r\n\r\n"), b"hello", end="serve")
+case("chunk-trailers", "ok", chunked("5\r\nhello\r\n0\r\nX-A: b\r\nETag: x\r\n\r\n"), b"hello", end="serve")
+# "a recipient MUST NOT merge" such a field; to refuse it is safe as well.
+case("chunk-trailer-length", "either", chunked("5\r\nhello\r\n0\r\nContent-Length: 3\r\n\r\n"), b"hello", end="serve")
 case("chunk-none", "ok", chunked("0\r\n\r\n"), b"", end="serve")
 case("chunk-extra", "ok", chunked(GOOD + "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"), b"hello", end="serve")
 for cut in (0, 1, 2, 3, 5, 8, 9, 10, 11):
