@@ -67,13 +67,9 @@ TICKER = "ticker = lambda n: [(balrog.sleep(0.1), print('tick' + str(i))) for i 
 PROMPTS = [
     pytest.param([], {"PYTHON_BASIC_REPL": "1"}, id="basic"),
     pytest.param(["-i", "-c", "import readline"], {"PYTHON_BASIC_REPL": "1"}, id="readline"),
-    pytest.param(
-        [],
-        {},
-        id="pyrepl",
-        marks=pytest.mark.skipif(sys.version_info < (3, 13), reason="the new prompt came with Python 3.13"),
-    ),
 ]
+if sys.version_info >= (3, 13):
+    PROMPTS.append(pytest.param([], {}, id="pyrepl"))
 
 
 @pytest.mark.parametrize(("arguments", "environ"), PROMPTS)
