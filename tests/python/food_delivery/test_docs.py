@@ -1,15 +1,19 @@
 """What the documents show is what runs: every block of code in them is run here, or is text."""
 
+import ast
 import asyncio
+import inspect
 import os
 import re
 import socket
 import subprocess
 import sys
+import types
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import balrog
 import pytest
 from customers import Customer
 from processes import Service, free_port
@@ -18,8 +22,8 @@ from services import HERE
 ROOT = HERE.parent.parent
 #: Documents whose blocks a test of its own runs; those of all others run one after another, in one namespace.
 TOLD = ["README.md", "docs/django.md", "docs/serve.md", "examples/food_delivery/README.md"]
-#: Blocks in these languages are not run.
-TEXT = {"text"}
+#: Blocks in these languages are not run here; Rust's are the Rust tests' matter.
+TEXT = {"text", "rust", "toml"}
 
 
 def blocks(path):
@@ -99,13 +103,53 @@ def get(url):
         return error.code, error.read().decode()
 
 
+def would_make(text):
+    """The targets of `make` that a block names; each of them exists."""
+    named = set(re.findall(r"^(?:BALROG_\S+ )?make ([a-z-]+)", text, re.M))
+    for target in named:
+        assert subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True).returncode == 0, target
+    return named
+
+
+async def double(number):
+    """Something to await."""
+    return 2 * number
+
+
+#: What a document's lines take for granted.
+GRANTED = {
+    "docs/tasks.md": {
+        "asyncio": asyncio,
+        "main": lambda: None,
+        "fetch": lambda url: url,
+        **dict.fromkeys(["url", "a", "b"], "/"),
+        "urls": ["/", "/orders/"],
+        "tasks": [],
+        "blocking_call": lambda: None,
+        "fn": lambda: None,
+        "view": lambda request: request,
+        "request": "a request",
+        "client": types.SimpleNamespace(get=double),
+        "async_function": lambda a, b: double(a + b),
+    }
+}
+
+
 @pytest.mark.parametrize("path", [path for path in documents() if path not in TOLD])
 def test_blocks_of_python_run(path):
-    names = {}
+    """Each statement is run in a task, or as a coroutine where it awaits."""
+    names = {**GRANTED.get(path, {})}
     for language, text in blocks(path):
-        assert language in TEXT | {"python"}, f"{path}: nobody runs a block of {language!r}"
-        if language == "python":
-            exec(compile(text, path, "exec"), names)
+        assert language in TEXT | {"python", "sh"}, f"{path}: nobody runs a block of {language!r}"
+        if language == "sh":
+            would_make(text)
+        for statement in ast.parse(text).body if language == "python" else ():
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            code = compile(ast.Module([statement], []), path, "exec", flags=flags)
+            if code.co_flags & inspect.CO_COROUTINE:
+                asyncio.run(eval(code, names))
+            else:
+                balrog.run(exec, code, names)
 
 
 def test_readme_shows_the_view_that_the_other_tests_run():
@@ -116,10 +160,7 @@ def test_readme_shows_the_view_that_the_other_tests_run():
 def test_readme_names_only_commands_that_make_would_run():
     # Not run whole from here: `make test` is what runs this.
     shown = "\n".join(text for language, text in blocks("README.md") if language == "sh")
-    named = re.findall(r"^(?:BALROG_\S+ )?make ([a-z-]+)", shown, re.M)
-    assert {"demo", "test"} <= set(named)
-    for target in named:
-        assert subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True).returncode == 0, target
+    assert {"demo", "test"} <= would_make(shown)
     assert {language for language, _ in blocks("README.md")} == {"python", "sh"}
 
 
