@@ -164,13 +164,13 @@ def test_time_is_linear():
 
     def cost(size):
         coded = gzip.compress(block * (size << 9), 1)
-        begun = time.process_time()
+        begun = time.thread_time()
         for _ in decode("gzip", coded):
             pass
-        return time.process_time() - begun
+        return time.thread_time() - begun
 
     small, large = (min(cost(size) for _ in range(3)) for size in (8, 64))
-    assert large < 8 * small * 2.5
+    assert large < 8 * small * 4
 
 
 @pytest.mark.parametrize("library", ["brotli", "brotlicffi"])
