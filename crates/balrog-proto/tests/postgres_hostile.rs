@@ -360,6 +360,30 @@ fn a_password_in_clear_text() {
     }
 }
 
+#[test]
+fn what_scram_is_bound_to() {
+    let both = "SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+    let one = "SCRAM-SHA-256\0\0";
+    let hash = || Some(vec![1; 32]);
+    for (binding, end_point, offered, chosen) in [
+        (ChannelBinding::Disable, hash(), both, "SCRAM-SHA-256\0 n,,"),
+        (ChannelBinding::Prefer, hash(), both, "SCRAM-SHA-256-PLUS\0 p=tls-server-end-point,,"),
+        (ChannelBinding::Require, hash(), both, "SCRAM-SHA-256-PLUS\0 p=tls-server-end-point,,"),
+        (ChannelBinding::Prefer, hash(), one, "SCRAM-SHA-256\0 y,,"),
+        (ChannelBinding::Disable, hash(), one, "SCRAM-SHA-256\0 n,,"),
+        (ChannelBinding::Prefer, None, both, "SCRAM-SHA-256\0 n,,"),
+    ] {
+        let mut config = config();
+        (config.channel_binding, config.channel) = (binding, Channel::Tls { end_point });
+        let mut link = connecting(config);
+        hear(&mut link, &authentication(10, offered.as_bytes())).unwrap();
+        let response = String::from_utf8(sent(&mut link)[5..].to_vec()).unwrap();
+        let (mechanism, header) = chosen.split_once(' ').unwrap();
+        assert!(response.starts_with(mechanism), "{response:?}");
+        assert!(response[mechanism.len() + 4..].starts_with(header), "{response:?}");
+    }
+}
+
 /// The answers to a COPY FROM whose Sync was sent with it, in each order that there is, and in one
 /// that there is not.
 #[test]

@@ -71,10 +71,7 @@ impl Server {
 
         let files = std::env::temp_dir().join(format!("balrog-proto-{}", std::process::id()));
         std::fs::create_dir_all(&files).unwrap();
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-        let port = free_port();
-        let mut command = Command::new("python3");
-        command.arg(format!("{root}/scripts/postgres.py")).arg("supervise");
+        let mut arguments = Vec::new();
         for (name, content) in [
             ("pg_hba.conf", HBA.to_owned()),
             ("server.crt", certificate.pem()),
@@ -82,27 +79,21 @@ impl Server {
             ("root.crt", authority_certificate.pem()),
         ] {
             std::fs::write(files.join(name), content).unwrap();
-            command.arg("--file").arg(format!("{name}={}", files.join(name).display()));
+            arguments.push(format!("--file={name}={}", files.join(name).display()));
         }
-        command.args([
-            "balrog",
-            "listen_addresses=127.0.0.1",
-            &format!("port={port}"),
-            "ssl=on",
-            "ssl_ca_file=root.crt",
-            "fsync=off",
-            "max_connections=60",
-            "log_min_messages=fatal",
-        ]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut supervisor = command.spawn().expect("python3 starts the server");
-        let mut answer = String::new();
-        BufReader::new(supervisor.stdout.take().unwrap()).read_line(&mut answer).unwrap();
+        let (supervisor, directory, port) = loop {
+            let port = free_port();
+            match supervise(&arguments, port) {
+                Ok((supervisor, directory)) => break (supervisor, directory, port),
+                // Somebody else was faster.
+                Err(why) if why.contains("could not create any TCP/IP sockets") => {}
+                Err(why) => panic!("{why}"),
+            }
+        };
         std::fs::remove_dir_all(&files).unwrap();
-        let directory = answer.trim().strip_prefix("ok ").unwrap_or_else(|| panic!("{answer}"));
         let server = Self {
             _supervisor: supervisor,
-            directory: directory.into(),
+            directory,
             port,
             certificate: certificate.der().clone(),
             authority: authority_certificate.der().clone(),
@@ -133,6 +124,29 @@ impl Server {
         } else {
             config.with_no_client_auth()
         })
+    }
+}
+
+/// Starts the server. What its supervisor answers is its directory, or why there is none.
+fn supervise(arguments: &[String], port: u16) -> Result<(Child, PathBuf), String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/postgres.py");
+    let mut supervisor = Command::new("python3")
+        .args([script, "supervise"])
+        .args(arguments)
+        .args(["balrog", "listen_addresses=127.0.0.1", &format!("port={port}")])
+        .args(["ssl=on", "ssl_ca_file=root.crt", "fsync=off", "max_connections=60", "log_min_messages=fatal"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 starts the server");
+    let mut answer = String::new();
+    BufReader::new(supervisor.stdout.take().unwrap()).read_line(&mut answer).unwrap();
+    match answer.trim().strip_prefix("ok ") {
+        Some(directory) => Ok((supervisor, directory.into())),
+        None => {
+            supervisor.wait().unwrap();
+            Err(answer)
+        }
     }
 }
 
