@@ -22,8 +22,8 @@ if not settings.configured:
                 "USER": os.environ.get("PGUSER", ""),
                 "HOST": os.environ.get("PGHOST", ""),
                 "PORT": os.environ.get("PGPORT", ""),
-                # A thousand requests at once stand in line for them.
-                "OPTIONS": {"balrog_pool": {"max_size": 20, "timeout": 300}},
+                # A thousand requests at once stand in line for them, on a thread that is busy beginning them.
+                "OPTIONS": {"balrog_pool": {"max_size": 20, "timeout": 300, "stall_timeout": 300}},
             }
         },
         USE_TZ=True,
