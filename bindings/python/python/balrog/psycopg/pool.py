@@ -54,8 +54,8 @@ class Pool:
     connect: a connection string, or a function that makes a new connection.
     max_size: most connections, those being opened included.
     timeout: seconds that ``getconn`` waits at most; then ``PoolTimeout``.
-    stall_timeout: the same when for so many seconds no connection at all was handed on: a long queue that
-        moves is worth waiting in, one that stands still may do so for ever.
+    stall_timeout: the same when for so many seconds no connection at all was handed on, although the thread
+        had time to: a long queue that moves is worth waiting in, one that stands still may do so for ever.
     max_idle: seconds after which an unused connection is closed instead of used.
     max_lifetime: seconds, give or take a tenth, after which a connection is replaced.
     check_idle: a connection unused for so many seconds is asked whether it still works.
@@ -177,19 +177,24 @@ class Pool:
     def _wait(
         self, place: _Place, until: float, limit: float, spare: Callable[[], Any] | None
     ) -> tuple[Any, float] | None:
+        moved, stood = self._moved, 0.0
         try:
             while not place.waiter.woken:
                 now = time.monotonic()
-                stalled = max(place.since, self._moved) + self.stall_timeout
-                left = min(until, stalled) - now
+                if self._moved != moved:
+                    moved, stood = self._moved, 0.0
+                left = min(until - now, self.stall_timeout - stood)
                 if spare is not None and (spared := self._spared(place, spare)) is not None:
                     return spared, time.monotonic()
-                if place.waiter.wait(max(min(left, self._pause(place)) if spare else left, 0)):
+                slice_ = max(min(left, self._pause(place, spare)), 0)
+                if place.waiter.wait(slice_):
                     break
+                # A busy thread looks late: what it could not give others in that time does not count.
+                stood += min(time.monotonic() - now, slice_)
                 if left <= 0 and self._leave(place):
                     with self._lock:
                         self._timeouts += 1
-                    waited = limit if until <= stalled else self.stall_timeout
+                    waited = limit if until <= now else self.stall_timeout
                     raise PoolTimeout(
                         f"no connection became free within {waited:g} s: all {self.max_size} are in use and "
                         f"{self.waiting} others wait; raise the pool's max_size, or hold connections for less "
@@ -209,9 +214,10 @@ class Pool:
             raise OperationalError("the pool was closed meanwhile")
         return None if place.connection is None else (place.connection, time.monotonic())
 
-    def _pause(self, place: _Place) -> float:
+    def _pause(self, place: _Place, spare: Callable[[], Any] | None) -> float:
         with self._lock:
-            return LOOK_AGAIN if self._waiting and self._waiting[0] is place else LOOK_UP
+            first = spare is not None and self._waiting and self._waiting[0] is place
+            return LOOK_AGAIN if first else LOOK_UP
 
     def _spared(self, place: _Place, spare: Callable[[], Any]) -> Any:
         """For the first in the queue: a connection that its holder does not need."""
@@ -347,10 +353,9 @@ class Pool:
 class _Place:
     """A place in the queue. Woken without a connection, its owner may open one."""
 
-    __slots__ = ("connection", "refused", "since", "waiter")
+    __slots__ = ("connection", "refused", "waiter")
 
     def __init__(self) -> None:
         self.waiter = Waiter()
-        self.since = time.monotonic()
         self.connection: Any = None
         self.refused = False
