@@ -207,6 +207,11 @@ def serve(
     Call it on the main thread. ``bind`` has items ``HOST:PORT``, ``[IPV6]:PORT`` or
     ``unix:PATH``, with the permissions ``unix_mode``. Times are in seconds. Raises ``StartError`` if it cannot listen.
     """
+    if sys.stdin is not None and sys.stdin.isatty():
+        # Somebody may debug here: the prompts of two requests come one after the other.
+        from balrog import _debugger
+
+        _debugger.install()
     stopping, stopped = Waiter(), Waiter()
     write_log = _write_log if access_log else None
     server = Server(
