@@ -6,7 +6,7 @@ use std::{fmt, io};
 
 use balrog_sched::Interrupt;
 
-use crate::Blocking;
+use crate::{Blocking, tasks};
 
 /// Which readiness of a descriptor a wait is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +42,16 @@ pub trait Backend {
     }
 
     /// Waits until `deadline`. Returns early only with an [`Interrupt`].
-    fn sleep_until(&self, deadline: Instant) -> Result<(), Interrupt>;
+    fn sleep_until(&self, deadline: Instant) -> Result<(), Interrupt> {
+        balrog_sched::sleep_until(deadline)
+    }
 
     /// Runs `job` where blocking does no harm, and waits for its end.
     ///
     /// An interrupt ends the wait, not the job: that runs on detached, so it must own its data.
-    fn offload(&self, job: Box<dyn FnOnce() + Send>, deadline: Option<Instant>) -> Result<(), Interrupt>;
+    fn offload(&self, job: Box<dyn FnOnce() + Send>, deadline: Option<Instant>) -> Result<(), Interrupt> {
+        tasks::offload(job, deadline)
+    }
 }
 
 /// An open descriptor, shared between its user and who watches it.

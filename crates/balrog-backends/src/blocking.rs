@@ -32,10 +32,6 @@ impl Backend for Blocking {
         }
     }
 
-    fn sleep_until(&self, deadline: Instant) -> Result<(), Interrupt> {
-        balrog_sched::sleep_until(deadline)
-    }
-
     fn offload(&self, job: Box<dyn FnOnce() + Send>, deadline: Option<Instant>) -> Result<(), Interrupt> {
         let Some(until) = balrog_sched::limit(deadline)? else {
             job();

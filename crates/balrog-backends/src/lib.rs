@@ -28,3 +28,4 @@ pub use blocking::{Blocking, poll_once};
 pub use pool::execute;
 pub use reactor::{Notifier, Reactor, Readiness, Ready};
 pub use source::Source;
+pub use tasks::On;

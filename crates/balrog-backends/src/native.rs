@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use balrog_sched::{Driver, Executor, Interrupt, wait_until};
 use slab::Slab;
 
+use crate::Interest;
 use crate::backend::{Backend, Pollable, Registered, with_backend};
 use crate::reactor::{Notifier, Reactor, Ready};
-use crate::{Interest, tasks};
 
 /// Runs `f` as a task of this thread, and the tasks that it spawns, until `f` returns.
 ///
@@ -74,14 +74,6 @@ impl Backend for NativeBackend {
         native.forget_gone();
         native.reactor.borrow_mut().add_source(io.as_fd(), ())?;
         Ok(Some(Arc::new(Watched { io, gone: Arc::clone(&native.gone) })))
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Result<(), Interrupt> {
-        balrog_sched::sleep_until(deadline)
-    }
-
-    fn offload(&self, job: Box<dyn FnOnce() + Send>, deadline: Option<Instant>) -> Result<(), Interrupt> {
-        tasks::offload(job, deadline)
     }
 }
 

@@ -1,12 +1,9 @@
 //! Tasks on tokio: its reactor, its timers, its threads.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use balrog_sched::{Interrupt, LocalFuture, Runtime, Task, wait_until, with_runtime};
@@ -14,8 +11,9 @@ use tokio::io::Interest as Direction;
 use tokio::io::unix::AsyncFd;
 use tokio::task::LocalSet;
 
-use crate::backend::{Backend, Pollable, Registered, with_backend};
-use crate::{Interest, tasks};
+use crate::Interest;
+use crate::backend::{Backend, Pollable, Registered};
+use crate::tasks::On;
 
 /// Runs `f` as a task of a tokio runtime of this thread, and the tasks that it spawns, until
 /// `f` returns.
@@ -40,31 +38,16 @@ pub fn run<T: 'static>(f: impl FnOnce() -> T + 'static) -> io::Result<T> {
 /// # Errors
 ///
 /// When the system has no memory for a further stack.
-pub fn task<T: 'static>(f: impl FnOnce() -> T + 'static) -> io::Result<OnTokio<T>> {
-    with_runtime(Some(Rc::new(Local)), || balrog_sched::task(f)).map(OnTokio)
-}
-
-/// A task whose waits are tokio's. See [`task`].
-#[derive(Debug)]
-#[must_use = "a task does nothing until it is awaited or spawned"]
-pub struct OnTokio<T>(Task<T>);
-
-impl<T> Future for OnTokio<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        with_backend(&TokioBackend, || Pin::new(&mut self.0).poll(context))
-    }
+pub fn task<T: 'static>(f: impl FnOnce() -> T + 'static) -> io::Result<On<Task<T>>> {
+    with_runtime(Some(Rc::new(Local)), || balrog_sched::task(f)).map(|task| On::new(&TokioBackend, task))
 }
 
 /// The runtime that tasks spawn on.
 struct Local;
 
 impl Runtime for Local {
-    fn spawn_local(&self, mut future: LocalFuture<()>) {
-        tokio::task::spawn_local(std::future::poll_fn(move |context| {
-            with_backend(&TokioBackend, || future.as_mut().poll(context))
-        }));
+    fn spawn_local(&self, future: LocalFuture<()>) {
+        tokio::task::spawn_local(On::new(&TokioBackend, future));
     }
 
     fn timer(&self, at: Instant) -> LocalFuture<()> {
@@ -95,14 +78,6 @@ impl Backend for TokioBackend {
     fn register(&self, io: Pollable) -> io::Result<Option<Arc<dyn Registered>>> {
         // SAFETY: `io` keeps the descriptor open, and nobody can take it out of the registration.
         Ok(Some(Arc::new(unsafe { AsyncFd::register(io)? })))
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Result<(), Interrupt> {
-        balrog_sched::sleep_until(deadline)
-    }
-
-    fn offload(&self, job: Box<dyn FnOnce() + Send>, deadline: Option<Instant>) -> Result<(), Interrupt> {
-        tasks::offload(job, deadline)
     }
 }
 

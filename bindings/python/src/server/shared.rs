@@ -73,7 +73,6 @@ impl Shared {
         // A client that says nothing at all is worth no more than one that has said something,
         // but has to have the time to begin.
         http.first_time = http.first_time.map(|time| time.min(keep_alive.max(FIRST)));
-        http.first_time = http.first_time.map(|time| time.min(keep_alive));
         Ok(Self {
             app,
             http: Arc::new(http),
