@@ -32,27 +32,58 @@ impl Builder {
         self,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<JoinHandle<T>> {
-        let shared = Arc::new(Shared(Mutex::new(State::Running(None))));
-        let promise = Promise(Arc::clone(&shared));
-        let run = move || promise.keep(catch_unwind(AssertUnwindSafe(f)));
-        let canceller = match runtime() {
-            Some(runtime) => {
-                let task = self.task(run)?;
-                let canceller = task.canceller();
-                runtime.spawn_local(Box::pin(task));
-                canceller
-            }
-            None => {
-                let control = Arc::new(Control::default());
-                let canceller = Canceller::new(&control);
-                self.thread(move || {
-                    control_thread(&control);
-                    run();
-                })?;
-                canceller
-            }
-        };
-        Ok(JoinHandle { shared, canceller })
+        let (handle, deferred) = deferred(f);
+        deferred.spawn_with(self)?;
+        Ok(handle)
+    }
+}
+
+/// Makes the handle of a task that somebody else is to begin, on another thread for example,
+/// by [`Deferred::spawn`].
+pub fn deferred<T: Send + 'static>(
+    f: impl FnOnce() -> T + Send + 'static,
+) -> (JoinHandle<T>, Deferred<impl FnOnce() + Send + 'static>) {
+    let shared = Arc::new(Shared(Mutex::new(State::Running(None))));
+    let promise = Promise(Arc::clone(&shared));
+    let run = move || promise.keep(catch_unwind(AssertUnwindSafe(f)));
+    let control = Arc::new(Control::default());
+    let canceller = Canceller::new(&control);
+    (JoinHandle { shared, canceller }, Deferred { control, run })
+}
+
+/// The other half of [`deferred`]. Dropped, it tells the handle that the task never ran.
+#[must_use = "the task never begins otherwise"]
+pub struct Deferred<F> {
+    control: Arc<Control>,
+    run: F,
+}
+
+impl<F: FnOnce() + Send + 'static> Deferred<F> {
+    /// [`spawn`]s it from here.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`].
+    pub fn spawn(self) -> io::Result<()> {
+        self.spawn_with(Builder::new())
+    }
+
+    fn spawn_with(self, builder: Builder) -> io::Result<()> {
+        let Self { control, run } = self;
+        match runtime() {
+            Some(runtime) => runtime.spawn_local(Box::pin(builder.controlled_task(control, run)?)),
+            None => builder.thread(move || {
+                control_thread(&control);
+                run();
+            })?,
+        }
+        Ok(())
+    }
+}
+
+impl<F> fmt::Debug for Deferred<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deferred").finish_non_exhaustive()
     }
 }
 

@@ -79,6 +79,15 @@ impl Builder {
     ///
     /// When the system has no memory for a further stack.
     pub fn task<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<Task<T>> {
+        self.controlled_task(Arc::default(), f)
+    }
+
+    /// A task that is cancelled by `control`.
+    pub(crate) fn controlled_task<T: 'static>(
+        self,
+        control: Arc<Control>,
+        f: impl FnOnce() -> T + 'static,
+    ) -> io::Result<Task<T>> {
         overflow::install();
         let stack = stack::take(self.stack_size.unwrap_or(stack::DEFAULT_STACK_SIZE))?;
         let core = Rc::new(Core {
@@ -86,7 +95,7 @@ impl Builder {
             yielder: Cell::new(None),
             waker: RefCell::new(None),
             scopes: RefCell::default(),
-            control: Arc::default(),
+            control,
             closing: Cell::new(false),
             refused: Cell::new(0),
             alarm: RefCell::default(),

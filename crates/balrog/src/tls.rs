@@ -1,6 +1,11 @@
-//! TLS by rustls, for clients.
+//! TLS by rustls, for clients and servers.
 
+mod acceptor;
+mod stream;
 mod trust;
+
+pub use acceptor::TlsAcceptor;
+pub use stream::TlsStream;
 
 use std::fmt;
 use std::io;
@@ -10,12 +15,9 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, KeyLogFile, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, KeyLogFile};
 
-use crate::net::TcpStream;
-
-/// An encrypted connection.
-pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+use crate::net::Transport;
 
 /// Whom to trust, and who to be. Cheap to clone; connections of different ones are never mixed.
 #[derive(Clone)]
@@ -44,12 +46,9 @@ impl TlsConfig {
             });
         let mut config = match identity {
             None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-                    trust::file_error(key, format_args!("no private key without a passphrase: {error}"))
-                })?;
-                builder.with_client_auth_cert(trust::certificates(chain)?, key).map_err(io::Error::other)?
-            }
+            Some((chain, key)) => builder
+                .with_client_auth_cert(trust::certificates(chain)?, private_key(key)?)
+                .map_err(io::Error::other)?,
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.key_log = Arc::new(KeyLogFile::new());
@@ -61,12 +60,20 @@ impl TlsConfig {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Which protocols are offered, in this order (ALPN, RFC 7301). Default: `http/1.1`.
+    #[must_use]
+    pub fn with_alpn(&self, protocols: &[&str]) -> Self {
+        let mut config = (*self.0).clone();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Self(Arc::new(config))
+    }
+
     /// Does the handshake with `host`, whose certificate has to be for that name.
     ///
     /// # Errors
     ///
     /// `InvalidData` when the certificate or the handshake is not sound.
-    pub fn connect(&self, host: &str, mut stream: TcpStream) -> io::Result<TlsStream> {
+    pub fn connect<T: Transport>(&self, host: &str, transport: T) -> io::Result<TlsStream<T>> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         // A name may be written with the dot of the root, a certificate has it without.
         let bare = bare.strip_suffix('.').unwrap_or(bare);
@@ -76,12 +83,15 @@ impl TlsConfig {
                 format!("{host} is no name that a certificate can have"),
             )
         })?;
-        let mut session = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
-        while session.is_handshaking() {
-            session.complete_io(&mut stream)?;
-        }
-        Ok(StreamOwned::new(session, stream))
+        let session = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
+        TlsStream::handshake(session.into(), transport)
     }
+}
+
+fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        trust::file_error(path, format_args!("no private key without a passphrase: {error}"))
+    })
 }
 
 impl fmt::Debug for TlsConfig {

@@ -145,7 +145,7 @@ impl Client {
         };
         connection.set_read_timeout(request.read_timeout);
         let Request { method, target, authority, headers, .. } = *request;
-        let link = &mut connection.link;
+        let link = connection.link();
         match request.proxy.filter(|_| request.tls.is_none()) {
             None => link.request(method, target, authority, headers, length),
             Some(proxy) => {
@@ -179,7 +179,7 @@ impl Exchange {
     /// An [`Error`] of the phase `Send`. A server that has answered already is no error.
     pub fn write(&mut self, data: &[u8]) -> Result<(), Error> {
         if !data.is_empty() {
-            self.connection.link.body(data).map_err(Error::misuse)?;
+            self.connection.link().body(data).map_err(Error::misuse)?;
         }
         self.connection.flush()
     }
@@ -196,7 +196,7 @@ impl Exchange {
     /// An [`Error`] of the phases `Send` and `Head`.
     pub fn response(mut self) -> Result<Response, Error> {
         if !self.is_refused() {
-            self.connection.link.finish().map_err(Error::misuse)?;
+            self.connection.link().finish().map_err(Error::misuse)?;
             self.connection.flush()?;
         }
         Response::receive(self.connection)

@@ -30,7 +30,7 @@ pub struct Response {
 impl Response {
     pub(crate) fn receive(mut connection: Connection) -> Result<Self, Error> {
         loop {
-            match connection.link.poll_event(Instant::now()) {
+            match connection.link().poll_event(Instant::now()) {
                 Ok(Step::Event(ClientEvent::Response(head))) => {
                     let mut response = Self {
                         status: head.status,
@@ -129,7 +129,7 @@ impl Response {
         // Not in its place while it waits: an error on the way must not leave it half read.
         let Some(mut connection) = self.connection.take() else { return Ok(Vec::new()) };
         loop {
-            match connection.link.poll_event(Instant::now()) {
+            match connection.link().poll_event(Instant::now()) {
                 Ok(Step::Event(ClientEvent::Body(data))) => {
                     let data = data.to_vec();
                     self.connection = Some(connection);

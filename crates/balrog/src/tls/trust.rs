@@ -16,10 +16,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 
 /// A verifier that trusts the certificates in a file or a directory.
 pub(super) fn these(path: &Path, provider: Arc<CryptoProvider>) -> io::Result<Arc<dyn ServerCertVerifier>> {
-    let mut found = Vec::new();
-    for file in files(path)? {
-        found.extend(certificates(&file)?);
-    }
+    let found = all(path)?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.iter().cloned());
     if roots.is_empty() {
@@ -59,6 +56,15 @@ fn is_hashed_name(name: &str) -> bool {
             && !number.is_empty()
             && number.bytes().all(|byte| byte.is_ascii_digit())
     })
+}
+
+/// The certificates of a file, or of those files of a directory that OpenSSL would look at.
+pub(super) fn all(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let mut found = Vec::new();
+    for file in files(path)? {
+        found.extend(certificates(&file)?);
+    }
+    Ok(found)
 }
 
 pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
