@@ -12,6 +12,7 @@ mod connection;
 mod error;
 mod pool;
 mod response;
+pub mod server;
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use balrog_proto::http1::BodyLength;
 pub use error::{Error, Kind, Phase};
 pub use pool::{idle_connections, sweep};
 pub use response::Response;
+pub use server::{Server, serve};
 
 use crate::tls::TlsConfig;
 use connection::Connection;
