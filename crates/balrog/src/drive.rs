@@ -124,7 +124,8 @@ impl<M: Machine> Connection<M> {
         }
     }
 
-    fn try_fill(&mut self, hint: usize) -> io::Result<()> {
+    /// Reads what is there, once; `WouldBlock` when that is nothing.
+    pub(crate) fn try_fill(&mut self, hint: usize) -> io::Result<()> {
         // Into the inbox, which is on the heap: a stack that is parked may have to be copied away.
         match self.stream.try_read(self.link.recv_space(hint)) {
             Ok(0) => {

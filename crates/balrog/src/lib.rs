@@ -49,6 +49,7 @@ pub mod http;
 pub mod net;
 mod runtime;
 pub mod tls;
+pub mod websocket;
 
 pub use balrog_backends::{offload, sleep_until};
 pub use balrog_sched::{

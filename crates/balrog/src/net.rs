@@ -18,4 +18,5 @@ pub use stream::{Stream, TcpStream, UnixStream};
 pub use transport::{Timeouts, Transport};
 pub use udp::UdpSocket;
 
+pub(crate) use any::Waiter;
 pub(crate) use transport::{read_and_write, retry};

@@ -1,7 +1,8 @@
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::time::Instant;
 
-use balrog_backends::Interest;
+use balrog_backends::{Interest, Source};
 
 use super::transport::{Timeouts, Transport, read_and_write};
 use super::{TcpStream, UnixStream};
@@ -47,11 +48,37 @@ impl AnyStream {
         }
     }
 
+    /// What waits for the socket while others read and write it.
+    pub(crate) fn waiter(&self) -> Waiter {
+        match self {
+            Self::Tcp(tcp) => Waiter::Tcp(tcp.source()),
+            Self::Unix(unix) => Waiter::Unix(unix.source()),
+            Self::Tls(tls) => Waiter::Tcp(tls.transport.source()),
+        }
+    }
+
     fn transport(&mut self) -> &mut dyn Transport {
         match self {
             Self::Tcp(tcp) => tcp,
             Self::Unix(unix) => unix,
             Self::Tls(tls) => &mut **tls,
+        }
+    }
+}
+
+/// Waits for an [`AnyStream`] that is shared, without having it.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    Tcp(Arc<Source<std::net::TcpStream>>),
+    Unix(Arc<Source<std::os::unix::net::UnixStream>>),
+}
+
+impl Waiter {
+    /// [`Transport::wait`].
+    pub(crate) fn wait(&self, interest: Interest, until: Option<Instant>) -> io::Result<()> {
+        match self {
+            Self::Tcp(source) => source.wait(interest, until),
+            Self::Unix(source) => source.wait(interest, until),
         }
     }
 }

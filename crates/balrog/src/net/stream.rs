@@ -3,6 +3,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use balrog_backends::{Interest, Source, offload};
@@ -19,7 +20,7 @@ use super::transport::{Timeouts, Transport, read_and_write};
 ///
 /// A shared reference can read and write, too, so one task may read while another writes.
 pub struct Stream<S> {
-    source: Source<S>,
+    source: Arc<Source<S>>,
     /// How long its reads and writes wait.
     pub timeouts: Timeouts,
 }
@@ -125,7 +126,12 @@ impl TryFrom<std::os::unix::net::UnixStream> for UnixStream {
 impl<S: AsFd + Send + Sync + 'static> Stream<S> {
     /// `socket` does not block.
     pub(super) fn new(socket: S) -> Self {
-        Self { source: Source::new(socket), timeouts: Timeouts::default() }
+        Self { source: Arc::new(Source::new(socket)), timeouts: Timeouts::default() }
+    }
+
+    /// What waits for the socket while others read and write it.
+    pub(super) fn source(&self) -> Arc<Source<S>> {
+        Arc::clone(&self.source)
     }
 
     /// Whether the connection, which is idle, still is one: the peer neither closed it nor

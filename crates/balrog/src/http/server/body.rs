@@ -52,7 +52,11 @@ impl Body {
     /// For a response of the status 101 that names the other protocol in `Upgrade`: `speak` is
     /// given the connection once the response was sent.
     pub fn upgrade(speak: impl FnOnce(Upgraded) + Send + 'static) -> Self {
-        Self(Kind::Upgrade(Box::new(|connection| speak(Upgraded::new(connection)))))
+        Self::take_over(|connection| speak(Upgraded::new(connection)))
+    }
+
+    pub(crate) fn take_over(speak: impl FnOnce(Connection<Machine>) + Send + 'static) -> Self {
+        Self(Kind::Upgrade(Box::new(speak)))
     }
 }
 

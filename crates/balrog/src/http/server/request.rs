@@ -6,6 +6,7 @@ use std::ops::Range;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use balrog_proto::Step;
 use balrog_proto::http1::{RequestHead, Server as Machine, ServerEvent, Version};
+use balrog_proto::websocket::{Offer, Refusal};
 
 use crate::drive::Connection;
 
@@ -40,6 +41,8 @@ pub(super) struct Head {
     text: Vec<u8>,
     /// Where names and values end in `text`.
     fields: Vec<(u32, u32)>,
+    /// What it asks for, if that is a WebSocket.
+    offer: Option<Result<Offer, Refusal>>,
 }
 
 impl Default for Head {
@@ -52,6 +55,7 @@ impl Default for Head {
             version: Version::Http11,
             text: Vec::new(),
             fields: Vec::new(),
+            offer: None,
         }
     }
 }
@@ -80,6 +84,7 @@ impl Head {
             // Heads are shorter than 64 KiB.
             self.fields.push((middle as u32, self.text.len() as u32));
         }
+        self.offer = if head.upgrade { balrog_proto::websocket::offer(head).transpose() } else { None };
     }
 
     fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -173,6 +178,11 @@ impl<'c> Request<'c> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(body)
+    }
+
+    /// What the request offers, if that is a WebSocket.
+    pub(crate) fn offer(&self) -> Option<&Result<Offer, Refusal>> {
+        self.head.offer.as_ref()
     }
 
     fn next_piece(&mut self) -> io::Result<()> {
