@@ -173,14 +173,10 @@ impl Inner {
 
     /// Calls the connection again when others had their turn.
     pub(crate) fn soon(&mut self, hub: &Hub) {
-        self.again(hub, Instant::now());
-    }
-
-    /// Calls the connection again at `at`.
-    pub(crate) fn again(&mut self, hub: &Hub, at: Instant) {
+        let now = Instant::now();
         if let Some(key) = self.key {
-            self.armed = Some(at);
-            hub.arm(key, at);
+            self.armed = Some(now);
+            hub.arm(key, now);
         }
     }
 
