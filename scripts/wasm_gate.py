@@ -50,12 +50,16 @@ def unpacked_compiler() -> Path:
     root = BUILD / "toolchain"
     if (root / "complete").exists():
         return root
-    debs = BUILD / "debs"
-    debs.mkdir(parents=True, exist_ok=True)
-    tree = run("apt-cache", "depends", "--recurse", "--important", "rustc-web")
+    debs, lists = BUILD / "debs", BUILD / "lists"
+    for folder in (debs, lists / "partial"):
+        folder.mkdir(parents=True, exist_ok=True)
+    # Lists of our own: the machine's may be as old as the machine, and its compiler too old for us.
+    own = ("-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={BUILD / 'cache'}", "-o", "APT::Sandbox::User=root")
+    run("apt-get", "-q", *own, "update")
+    tree = run("apt-cache", *own, "depends", "--recurse", "--important", "rustc-web")
     wanted = re.compile(r"^(rustc-web|libstd-rust-web-dev|libstd-rust-web-[\d.]+|libllvm\d+)$")
     packages = sorted({line for line in tree.splitlines() if wanted.match(line)} | {"rust-web-src"})
-    run("apt-get", "-q", "download", *packages, cwd=debs)
+    run("apt-get", "-q", *own, "download", *packages, cwd=debs)
     for deb in debs.glob("*.deb"):
         run("dpkg-deb", "-x", deb, root)
         deb.unlink()
@@ -102,7 +106,7 @@ def sections(module: bytes) -> dict[int, bytes]:
 def main() -> None:
     module = build().read_bytes()
     found = sections(module)
-    for name in (b"http_server", b"http_client", b"websocket"):
+    for name in (b"http_server", b"http_client", b"websocket", b"postgres"):
         assert name in found[EXPORT_SECTION], f"{name} is not in the module"
     if found.get(IMPORT_SECTION, b"\0")[0]:
         sys.exit(f"balrog-proto wants something of its host: {found[IMPORT_SECTION]!r}")
