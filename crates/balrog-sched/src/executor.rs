@@ -101,7 +101,7 @@ impl Executor {
         });
         match result? {
             Ok(output) => Ok(output),
-            Err(JoinError::Panicked(panic)) => std::panic::resume_unwind(panic),
+            Err(JoinError::Panicked(panic)) => std::panic::resume_unwind(panic.into_payload()),
             Err(error) => Err(error.into()),
         }
     }

@@ -143,7 +143,7 @@ impl<T> Future for JoinHandle<T> {
 #[non_exhaustive]
 pub enum JoinError {
     /// The task panicked, with this.
-    Panicked(Box<dyn Any + Send>),
+    Panicked(Panic),
     /// The task's executor went away before it had begun, or its result was taken before.
     Closed,
     /// The wait for the task was interrupted; the task runs on.
@@ -153,11 +153,7 @@ pub enum JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Panicked(panic) => {
-                let text = panic.downcast_ref::<&str>().copied();
-                let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                write!(f, "the task panicked: {}", text.unwrap_or("(no message)"))
-            }
+            Self::Panicked(panic) => write!(f, "the task panicked: {panic}"),
             Self::Closed => f.write_str("the task never ran, or its result was taken before"),
             Self::Interrupted(interrupt) => write!(f, "the wait for the task: {interrupt}"),
         }
@@ -165,6 +161,37 @@ impl fmt::Display for JoinError {
 }
 
 impl error::Error for JoinError {}
+
+/// What a task panicked with; shown as its message.
+///
+/// The lock is never waited for: it makes errors that hold one [`Sync`], as `?` wants them.
+pub struct Panic(Mutex<Box<dyn Any + Send>>);
+
+impl Panic {
+    pub(crate) const fn new(payload: Box<dyn Any + Send>) -> Self {
+        Self(Mutex::new(payload))
+    }
+
+    /// For [`resume_unwind`](std::panic::resume_unwind), which goes on with it.
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        f.write_str(text.unwrap_or("(no message)"))
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Panic({self})")
+    }
+}
 
 impl From<JoinError> for io::Error {
     fn from(error: JoinError) -> Self {
@@ -205,7 +232,7 @@ struct Promise<T>(Arc<Shared<T>>);
 
 impl<T> Promise<T> {
     fn keep(self, result: Result<T, Box<dyn Any + Send>>) {
-        self.0.finish(result.map_err(JoinError::Panicked));
+        self.0.finish(result.map_err(|payload| JoinError::Panicked(Panic::new(payload))));
     }
 }
 

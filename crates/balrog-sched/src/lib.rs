@@ -52,7 +52,7 @@ mod wait;
 pub use cancel::Canceller;
 pub use executor::{Driver, Executor, Park};
 pub use interrupt::Interrupt;
-pub use join::{Deferred, JoinError, JoinHandle, deferred, spawn};
+pub use join::{Deferred, JoinError, JoinHandle, Panic, deferred, spawn};
 pub use local::{Locals, TaskLocal};
 pub use runtime::{LocalFuture, Runtime, runtime, sleep_until, timer, with_runtime};
 pub use scheduler::{Runnable, Scheduler, Token, Wake};

@@ -6,7 +6,7 @@ use std::time::Instant;
 use std::{fmt, io};
 
 use crate::sync::Event;
-use crate::{Canceller, GRACE, JoinError, limits, spawn, with_deadline, with_shield};
+use crate::{Canceller, GRACE, JoinError, Panic, limits, spawn, with_deadline, with_shield};
 
 /// Calls `f`, and then waits for every task that it spawned in the scope.
 ///
@@ -76,7 +76,7 @@ impl<E: From<JoinError> + Send + 'static> Scope<E> {
             match catch_unwind(AssertUnwindSafe(run)) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => running.0.fail(error),
-                Err(panic) => running.0.fail(JoinError::Panicked(panic).into()),
+                Err(panic) => running.0.fail(JoinError::Panicked(Panic::new(panic)).into()),
             }
         })?;
         let canceller = handle.canceller();

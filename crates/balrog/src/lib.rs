@@ -53,8 +53,8 @@ pub mod websocket;
 
 pub use balrog_backends::{offload, sleep_until};
 pub use balrog_sched::{
-    Builder, Canceller, Interrupt, JoinError, JoinHandle, Scope, TaskLocal, in_task, scope, spawn, sync,
-    wait, wait_until, with_deadline, with_shield, yield_now,
+    Builder, Canceller, Interrupt, JoinError, JoinHandle, Panic, Scope, TaskLocal, in_task, scope, spawn,
+    sync, wait, wait_until, with_deadline, with_shield, yield_now,
 };
 pub use runtime::{Handle, Runtime};
 

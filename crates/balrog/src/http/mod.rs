@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use balrog_proto::http1::BodyLength;
 
+/// Of the `http` crate.
+pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 pub use error::{Error, Kind, Phase};
 pub use pool::{idle_connections, sweep};
 pub use response::Response;

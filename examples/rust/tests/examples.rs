@@ -1,0 +1,192 @@
+//! Each example as its user runs it, in every mode.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use balrog::Runtime;
+use tungstenite::Message;
+
+/// An example that listens, until this is dropped.
+struct Running {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Running {
+    fn new(program: &str, mode: &Runtime, arguments: &[&str]) -> Self {
+        let mut process = Command::new(program)
+            .args(["--mode", &mode.to_string()])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").unwrap().parse().unwrap();
+        Self { process, address }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// The status and the body of an answer.
+    fn ask(&self, request: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let mut stream = self.connect();
+        let head = format!(
+            "{request} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
+        (status, answer[end + 4..].to_vec())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn chat() {
+    for mode in Runtime::all() {
+        let running = Running::new(env!("CARGO_BIN_EXE_chat"), mode, &["127.0.0.1:0"]);
+        let join = |room: &str| {
+            let url = format!("ws://{}/{room}", running.address);
+            let (mut ws, _) = tungstenite::client(url, running.connect()).unwrap();
+            let welcome = ws.read().unwrap().to_string();
+            (ws, welcome)
+        };
+        let mut kitchen: Vec<_> = (1..=10)
+            .map(|number| {
+                let (ws, welcome) = join("kitchen");
+                assert_eq!(welcome, format!("somebody came in, {number} are here"));
+                ws
+            })
+            .collect();
+        let (mut other, _) = join("garden");
+        kitchen[3].send(Message::text("two soups")).unwrap();
+        for ws in &mut kitchen {
+            while ws.read().unwrap().to_string() != "two soups" {}
+        }
+        other.send(Message::text("roses")).unwrap();
+        assert_eq!(other.read().unwrap().to_string(), "roses");
+        assert_eq!(running.ask("GET /kitchen", b""), (200, b"10 people are in /kitchen\n".to_vec()));
+    }
+}
+
+#[test]
+fn proxy() {
+    for mode in Runtime::all() {
+        let echo = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = echo.local_addr().unwrap().to_string();
+        let running = Running::new(env!("CARGO_BIN_EXE_proxy"), mode, &["127.0.0.1:0", &to]);
+        let echoes = thread::spawn(move || {
+            for _ in 0..5 {
+                let (stream, _) = echo.accept().unwrap();
+                thread::spawn(move || std::io::copy(&mut &stream, &mut &stream).unwrap());
+            }
+        });
+        let clients: Vec<_> = (0..5_u8)
+            .map(|number| {
+                let mut stream = running.connect();
+                thread::spawn(move || {
+                    let much = vec![number; 3 << 20];
+                    let mut writer = stream.try_clone().unwrap();
+                    let sent = much.clone();
+                    let writing = thread::spawn(move || {
+                        writer.write_all(&sent).unwrap();
+                        writer.shutdown(std::net::Shutdown::Write).unwrap();
+                    });
+                    let mut back = Vec::new();
+                    stream.read_to_end(&mut back).unwrap();
+                    writing.join().unwrap();
+                    assert!(back == much);
+                })
+            })
+            .collect();
+        for client in clients {
+            client.join().unwrap();
+        }
+        echoes.join().unwrap();
+    }
+}
+
+#[test]
+fn files() {
+    for mode in Runtime::all() {
+        let folder = std::env::temp_dir().join(format!("balrog-files-{}-{mode}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let at = ["127.0.0.1:0", folder.to_str().unwrap()];
+        let running = Running::new(env!("CARGO_BIN_EXE_files"), mode, &at);
+        let much: Vec<u8> = (0..5_000_000_u32).map(|number| number as u8).collect();
+        assert_eq!(running.ask("PUT /soup.bin", &much), (201, b"5000000 bytes\n".to_vec()));
+        assert!(running.ask("GET /soup.bin", b"") == (200, much));
+        assert_eq!(running.ask("GET /stew.bin", b"").0, 404);
+        assert_eq!(running.ask("GET /..%2fpasswd", b"").0, 400);
+        assert_eq!(running.ask("DELETE /soup.bin", b"").0, 405);
+        // Cut in the middle, it leaves nothing behind.
+        let mut cut = running.connect();
+        cut.write_all(b"PUT /half.bin HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nhalf").unwrap();
+        thread::sleep(Duration::from_millis(50));
+        drop(cut);
+        let names = || {
+            let files = std::fs::read_dir(&folder).unwrap();
+            files.map(|file| PathBuf::from(file.unwrap().file_name())).collect::<Vec<_>>()
+        };
+        let until = Instant::now() + Duration::from_secs(10);
+        while names() != [PathBuf::from("soup.bin")] {
+            assert!(Instant::now() < until, "{:?}", names());
+            thread::sleep(Duration::from_millis(20));
+        }
+        drop(running);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+#[test]
+fn libraries() {
+    for mode in Runtime::all() {
+        let output = Command::new(env!("CARGO_BIN_EXE_libraries"))
+            .args(["--mode", &mode.to_string()])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(text, "1000 orders\nthe kitchen says soup is ready\n", "{output:?}");
+    }
+}
+
+#[test]
+fn in_axum() {
+    for mode in Runtime::all() {
+        let running = Running::new(env!("CARGO_BIN_EXE_in_axum"), mode, &["127.0.0.1:0"]);
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| assert_eq!(running.ask("GET /", b""), (200, b"soup".to_vec())));
+            }
+        });
+        // Each takes 200 ms: they were cooked at the same time.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_mode_that_is_not_there_is_named() {
+    let output = Command::new(env!("CARGO_BIN_EXE_chat")).args(["--mode", "fibres"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("fibres") && error.contains("tokio"), "{error}");
+}
