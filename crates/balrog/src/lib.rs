@@ -47,6 +47,8 @@
 mod drive;
 pub mod http;
 pub mod net;
+pub mod postgres;
+mod random;
 mod runtime;
 pub mod tls;
 pub mod websocket;

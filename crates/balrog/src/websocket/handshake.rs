@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use ::http::{StatusCode, Uri};
 use balrog_proto::http1::{BodyLength, Client, ClientEvent};
 use balrog_proto::websocket::{Agreed, Connect, Peer};
-use balrog_proto::{Entropy, Link, Step};
+use balrog_proto::{Link, Step};
 
 use super::{Deflate, Limits, WebSocket};
 use crate::drive::Connection;
 use crate::http::server::{Body, IntoResponse, Request, Response};
 use crate::net::{AnyStream, TcpStream};
+use crate::random::Random;
 use crate::tls::TlsConfig;
 
 /// How to open WebSockets, as a client and as a server.
@@ -201,46 +202,6 @@ impl Target {
             authority: authority.as_str().to_owned(),
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
         })
-    }
-}
-
-/// The generator of the operating system, asked for many bytes at a time.
-struct Random {
-    bytes: [u8; 256],
-    used: usize,
-}
-
-impl Default for Random {
-    fn default() -> Self {
-        Self { bytes: [0; 256], used: 256 }
-    }
-}
-
-impl Entropy for Random {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            if self.used == self.bytes.len() {
-                self.refill();
-            }
-            *byte = self.bytes[self.used];
-            self.used += 1;
-        }
-    }
-}
-
-impl Random {
-    fn refill(&mut self) {
-        let mut filled = 0;
-        while filled < self.bytes.len() {
-            let flags = rustix::rand::GetRandomFlags::empty();
-            match rustix::rand::getrandom(&mut self.bytes[filled..], flags) {
-                Ok(n) => filled += n,
-                Err(rustix::io::Errno::INTR) => {}
-                // A key that others could guess is worse than none.
-                Err(error) => panic!("the system gives no random bytes: {error}"),
-            }
-        }
-        self.used = 0;
     }
 }
 

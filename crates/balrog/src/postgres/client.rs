@@ -1,0 +1,460 @@
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use balrog_backends::offload;
+use balrog_proto::Step;
+use balrog_proto::postgres::{
+    Batch, Bind, Channel, Column, Frontend, FrontendEvent, KeyDerivation, Parameter, TlsAnswer, TlsRequest,
+    TransactionStatus,
+};
+
+use super::{CancelToken, Config, Encoding, Error, Row, ServerError, SslMode, ToSql, Transaction};
+use crate::drive::Connection;
+use crate::net::{AnyStream, TcpStream, UnixStream};
+use crate::random::Random;
+use crate::tls::TlsConfig;
+
+/// How much one read takes.
+const READ: usize = 16 * 1024;
+/// Notifications that nobody asked for yet; the oldest go first.
+const NOTIFICATIONS: usize = 10_000;
+
+/// A session with a database.
+#[derive(Debug)]
+pub struct Client {
+    connection: Connection<Frontend>,
+    batch: Batch,
+    config: Arc<Config>,
+    host: usize,
+    notifications: VecDeque<Notification>,
+    /// It cannot be used any more.
+    closed: bool,
+    /// How deep transactions are nested.
+    pub(super) depth: u32,
+}
+
+/// What a session said by NOTIFY.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// The channel.
+    pub channel: String,
+    /// What it said, or nothing.
+    pub payload: String,
+    /// The process that serves the session.
+    pub process: i32,
+}
+
+/// What one query came to.
+#[derive(Default)]
+struct Outcome {
+    columns: Option<Arc<[Column]>>,
+    /// Rows that the last command returned or changed.
+    count: u64,
+    tag: Vec<u8>,
+    error: Option<Error>,
+}
+
+impl Client {
+    /// Connects to where `config` says; see [`Config`] for what it can be.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`], [`Error::Connect`] of the last host that was tried, or [`Error::Server`]
+    /// when the server lets us not in.
+    pub fn connect(config: &str) -> Result<Self, Error> {
+        Self::with_config(config.parse::<Config>()?)
+    }
+
+    /// As [`Client::connect`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`].
+    pub fn with_config(config: impl Into<Arc<Config>>) -> Result<Self, Error> {
+        let config = config.into();
+        let mut last = Error::Config("no host".to_owned());
+        for host in 0..config.hosts.len() {
+            match Self::log_in(&config, host, Instant::now() + config.connect_timeout) {
+                Err(error @ Error::Connect(..)) if error.interrupt().is_none() => last = error,
+                done => return done,
+            }
+        }
+        Err(last)
+    }
+
+    fn log_in(config: &Arc<Config>, host: usize, deadline: Instant) -> Result<Self, Error> {
+        let failed = |error| at(config, host, error);
+        let (mut stream, channel) = open(config, host, deadline)?;
+        stream.timeouts_mut().deadline = Some(deadline);
+        let mut session = config.session.clone();
+        session.channel = channel;
+        let mut connection = Connection::new(Frontend::new(session, &mut Random::default())?, stream);
+        loop {
+            enum Next {
+                Key(Box<KeyDerivation>),
+                Started,
+                Refused(Error),
+            }
+            let next = connection.event(READ, |step| match step {
+                Step::Event(FrontendEvent::DeriveKey(job)) => Some(Next::Key(job)),
+                Step::Event(FrontendEvent::Started) => Some(Next::Started),
+                Step::Event(FrontendEvent::ServerError(report)) => {
+                    Some(Next::Refused(Error::Server(Box::new(ServerError::new(&report)))))
+                }
+                Step::Event(_) => None,
+                _ => Some(Next::Refused(Error::Closed)),
+            });
+            match next.map_err(failed)? {
+                Next::Started => break,
+                Next::Refused(error) => return Err(error),
+                // It may take a while, and others are not to wait for it.
+                Next::Key(job) => {
+                    let key = offload(move || job.finish(), Some(deadline));
+                    connection.link.key_derived(&key.map_err(|interrupt| failed(interrupt.into()))?)?;
+                }
+            }
+        }
+        connection.stream.timeouts_mut().deadline = None;
+        Ok(Self {
+            connection,
+            batch: Batch::new(),
+            config: Arc::clone(config),
+            host,
+            notifications: VecDeque::new(),
+            closed: false,
+            depth: 0,
+        })
+    }
+
+    /// The rows of a query. `$1`, `$2`, … in `sql` stand for the parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Server`] when the server refuses, [`Error::Io`] when the connection breaks or the
+    /// wait is interrupted, [`Error::Closed`] after it broke.
+    pub fn query(&mut self, sql: &str, parameters: &[&dyn ToSql]) -> Result<Vec<Row>, Error> {
+        let mut rows = Vec::new();
+        self.for_each(sql, parameters, |row| rows.push(row))?;
+        Ok(rows)
+    }
+
+    /// Calls `f` with each row of a query, as they come.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::query`].
+    pub fn for_each(
+        &mut self,
+        sql: &str,
+        parameters: &[&dyn ToSql],
+        f: impl FnMut(Row),
+    ) -> Result<u64, Error> {
+        self.begin()?;
+        self.put(sql, parameters)?;
+        self.connection.link.send(&mut self.batch)?;
+        Ok(self.outcome(f)?.count)
+    }
+
+    /// The one row of a query.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rows`] when there are none or several, and as [`Client::query`].
+    pub fn query_one(&mut self, sql: &str, parameters: &[&dyn ToSql]) -> Result<Row, Error> {
+        self.query_opt(sql, parameters)?.ok_or(Error::Rows(0))
+    }
+
+    /// The row of a query, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rows`] when there are several, and as [`Client::query`].
+    pub fn query_opt(&mut self, sql: &str, parameters: &[&dyn ToSql]) -> Result<Option<Row>, Error> {
+        let (mut first, mut count) = (None, 0);
+        self.for_each(sql, parameters, |row| {
+            count += 1;
+            first.get_or_insert(row);
+        })?;
+        if count > 1 { Err(Error::Rows(count)) } else { Ok(first) }
+    }
+
+    /// Runs a statement; how many rows it changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::query`].
+    pub fn execute(&mut self, sql: &str, parameters: &[&dyn ToSql]) -> Result<u64, Error> {
+        self.for_each(sql, parameters, drop)
+    }
+
+    /// Runs statements without parameters, separated by semicolons, in one transaction unless
+    /// they say otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::query`].
+    pub fn batch_execute(&mut self, sql: &str) -> Result<(), Error> {
+        self.simple(sql).map(drop)
+    }
+
+    /// As [`Client::batch_execute`]; what the last statement did.
+    pub(super) fn simple(&mut self, sql: &str) -> Result<Vec<u8>, Error> {
+        self.begin()?;
+        self.connection.link.query(sql)?;
+        Ok(self.outcome(drop)?.tag)
+    }
+
+    /// Begins a transaction, which is rolled back when it is dropped without a
+    /// [`commit`](Transaction::commit).
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::query`].
+    pub fn transaction(&mut self) -> Result<Transaction<'_>, Error> {
+        Transaction::begin(self)
+    }
+
+    /// The next notification of a channel that the session listens to (`LISTEN name`): one that
+    /// has come already, else one that comes until `until`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::query`].
+    pub fn notification(&mut self, until: Option<Instant>) -> Result<Option<Notification>, Error> {
+        self.begin()?;
+        while self.notifications.is_empty() {
+            let notifications = &mut self.notifications;
+            self.connection.stream.timeouts_mut().deadline = until;
+            let came = self.connection.event(READ, |step| match step {
+                Step::Event(event) => note(notifications, &event).then_some(Ok(())),
+                _ => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+            });
+            self.connection.stream.timeouts_mut().deadline = None;
+            match came.and_then(|came| came) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    // That of the code around goes on.
+                    balrog_sched::limit(None).map_err(io::Error::from)?;
+                    break;
+                }
+                Err(error) => return Err(self.broken(error)),
+            }
+        }
+        Ok(self.notifications.pop_front())
+    }
+
+    /// What cancels a query of this session from elsewhere. `None`: the server gave no key.
+    pub fn cancel_token(&self) -> Option<CancelToken> {
+        let key = self.connection.link.key()?.clone();
+        Some(CancelToken { config: Arc::clone(&self.config), host: self.host, key })
+    }
+
+    /// Whether it is of no more use.
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The last value that the server reported of a setting, `server_version` for example.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        Some(String::from_utf8_lossy(self.connection.link.parameter(name)?).into_owned())
+    }
+
+    /// Whether a transaction is open.
+    pub fn in_transaction(&self) -> bool {
+        self.connection.link.transaction_status() != TransactionStatus::Idle
+    }
+
+    /// Ends it.
+    pub(super) const fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Whether nothing has been heard of the server that ends the session.
+    pub(super) fn is_alive(&mut self) -> bool {
+        !self.closed && self.connection.link.is_idle() && self.connection.stream.is_alive()
+    }
+
+    /// Gets rid of what an interrupted query left, before anything else is asked.
+    pub(super) fn begin(&mut self) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        if self.connection.link.is_idle() {
+            return Ok(());
+        }
+        if let Some(unit) = self.connection.link.running()
+            && let Ok(key) = self.connection.link.cancel(unit)
+        {
+            let token = CancelToken { config: Arc::clone(&self.config), host: self.host, key };
+            // Without it the query runs to its end, or the limits end the connection.
+            let _ = token.cancel();
+            self.connection.link.cancel_finished();
+        }
+        self.connection.link.recover(Instant::now())?;
+        while !self.connection.link.is_idle() {
+            let notifications = &mut self.notifications;
+            let ready = self.connection.event(READ, |step| match step {
+                Step::Event(FrontendEvent::Ready { .. }) => Some(Ok(())),
+                Step::Event(event) => {
+                    note(notifications, &event);
+                    None
+                }
+                _ => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+            });
+            if let Err(error) = ready.and_then(|ready| ready) {
+                return Err(self.broken(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a query into the batch.
+    fn put(&mut self, sql: &str, parameters: &[&dyn ToSql]) -> Result<(), Error> {
+        let mut bytes = Vec::new();
+        let encoded: Vec<_> = parameters
+            .iter()
+            .map(|parameter| {
+                let start = bytes.len();
+                let encoding = parameter.encode(&mut bytes);
+                (encoding, start..bytes.len())
+            })
+            .collect();
+        let values: Vec<_> = encoded
+            .into_iter()
+            .map(|(encoding, range)| match encoding {
+                Encoding::Null => Parameter::Null,
+                Encoding::Text => Parameter::Text(&bytes[range]),
+                Encoding::Binary => Parameter::Binary(&bytes[range]),
+            })
+            .collect();
+        let types: Vec<_> = parameters.iter().map(ToSql::type_oid).collect();
+        let bind = Bind { parameters: &values, ..Bind::default() };
+        let put = |batch: &mut Batch| {
+            batch.parse("", sql, &types)?.bind(&bind)?.describe_portal("")?.execute("", 0)?.sync();
+            Ok(())
+        };
+        put(&mut self.batch).inspect_err(|_| self.batch.clear())
+    }
+
+    /// Waits for the end of the one unit that was sent.
+    fn outcome(&mut self, mut f: impl FnMut(Row)) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::default();
+        let notifications = &mut self.notifications;
+        let ended = self.connection.event(READ, |step| {
+            match step {
+                Step::Event(FrontendEvent::Ready { .. }) => return Some(true),
+                Step::Event(FrontendEvent::Columns(columns)) => outcome.columns = Some(columns),
+                Step::Event(FrontendEvent::Row(row)) => {
+                    let columns = outcome.columns.get_or_insert_with(|| Arc::new([]));
+                    match Row::new(columns, &row) {
+                        Ok(row) => f(row),
+                        Err(error) => drop(outcome.error.get_or_insert(Error::Io(error.into()))),
+                    }
+                }
+                Step::Event(FrontendEvent::Complete { tag }) => {
+                    let count = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+                    let count = std::str::from_utf8(count).ok().and_then(|count| count.parse().ok());
+                    outcome.count = count.unwrap_or(0);
+                    outcome.tag = tag.to_vec();
+                }
+                Step::Event(FrontendEvent::ServerError(report)) => {
+                    outcome.error.get_or_insert_with(|| Error::Server(Box::new(ServerError::new(&report))));
+                }
+                Step::Event(FrontendEvent::CopyIn(_) | FrontendEvent::CopyOut(_)) => {
+                    outcome.error = Some(Error::Refused("COPY from and to the client is not supported yet"));
+                    // What it sends is dropped before the next use.
+                    return Some(false);
+                }
+                Step::Event(event) => drop(note(notifications, &event)),
+                _ => {
+                    outcome.error.get_or_insert(Error::Closed);
+                    return Some(false);
+                }
+            }
+            None
+        });
+        match (ended, outcome.error.take()) {
+            (Err(error), None) => Err(self.broken(error)),
+            (_, Some(error)) => {
+                // A fatal error of the server's ends the session.
+                self.closed |= matches!(error, Error::Closed | Error::Io(_))
+                    || matches!(&error, Error::Server(report) if report.severity != "ERROR");
+                Err(error)
+            }
+            (Ok(_), None) => Ok(outcome),
+        }
+    }
+
+    /// Whether `error` is the end: an interrupted wait is not, the connection goes on from there.
+    fn broken(&mut self, error: io::Error) -> Error {
+        self.closed |= crate::Interrupt::of(&error).is_none();
+        Error::Io(error)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // As far as it goes without a wait.
+        self.connection.link.terminate();
+        let _ = self.connection.try_flush();
+    }
+}
+
+/// Keeps a notification. `false`: it is something else.
+fn note(notifications: &mut VecDeque<Notification>, event: &FrontendEvent<'_>) -> bool {
+    let FrontendEvent::Notification { process, channel, payload } = event else { return false };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if notifications.len() == NOTIFICATIONS {
+        notifications.pop_front();
+    }
+    notifications.push_back(Notification {
+        channel: text(channel),
+        payload: text(payload),
+        process: *process,
+    });
+    true
+}
+
+/// A stream to one of the hosts, with TLS as is wanted.
+pub(super) fn open(config: &Config, host: usize, deadline: Instant) -> Result<(AnyStream, Channel), Error> {
+    let failed = |error| at(config, host, error);
+    let (name, port) = &config.hosts[host];
+    if name.starts_with('/') {
+        let path = format!("{name}/.s.PGSQL.{port}");
+        return Ok((UnixStream::connect(path, Some(deadline)).map_err(failed)?.into(), Channel::Plain));
+    }
+    let mut tcp = TcpStream::connect(name, *port, Some(deadline)).map_err(failed)?;
+    tcp.timeouts.deadline = Some(deadline);
+    let roots = config.ssl_root_cert.as_deref();
+    let (required, tls) = match config.ssl_mode {
+        SslMode::Disable => return Ok((tcp.into(), Channel::Plain)),
+        SslMode::Prefer => (false, TlsConfig::new(None, None)),
+        SslMode::Require => (true, TlsConfig::new(None, None)),
+        SslMode::VerifyFull if roots.is_none() => {
+            return Err(Error::Config(
+                "sslmode verify-full needs sslrootcert, which says whom to trust".into(),
+            ));
+        }
+        SslMode::VerifyFull => (true, TlsConfig::new(roots, None)),
+    };
+    let tls = tls.map_err(|error| Error::Config(error.to_string()))?.with_alpn(&["postgresql"]);
+    let mut asking = Connection::new(TlsRequest::new(required, None), tcp);
+    let answer = asking.event(1, |step| match step {
+        Step::Event(answer) => Some(answer == TlsAnswer::Accepted),
+        _ => None,
+    });
+    let accepted = answer.map_err(failed)?;
+    let AnyStream::Tcp(tcp) = asking.stream else { return Err(Error::Closed) };
+    if accepted {
+        let session = tls.connect(name, tcp).map_err(failed)?;
+        return Ok((session.into(), Channel::Tls { end_point: None }));
+    }
+    Ok((tcp.into(), Channel::Plain))
+}
+
+fn at(config: &Config, host: usize, error: io::Error) -> Error {
+    let (name, port) = &config.hosts[host];
+    Error::Connect(format!("{name}:{port}"), error)
+}

@@ -1,0 +1,209 @@
+//! How values of Rust are values of PostgreSQL.
+
+use std::error::Error;
+use std::str::FromStr;
+
+type Failed = Box<dyn Error + Send + Sync>;
+
+/// The types of `pg_type` whose values are taken apart here.
+pub(super) mod oid {
+    pub(crate) const UNKNOWN: u32 = 0;
+    pub(crate) const BOOL: u32 = 16;
+    pub(crate) const BYTEA: u32 = 17;
+    pub(crate) const INT8: u32 = 20;
+    pub(crate) const INT2: u32 = 21;
+    pub(crate) const INT4: u32 = 23;
+    pub(crate) const FLOAT4: u32 = 700;
+    pub(crate) const FLOAT8: u32 = 701;
+}
+
+/// How the bytes of a parameter are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// There is no value.
+    Null,
+    /// As the type's text format.
+    Text,
+    /// As the type's binary format.
+    Binary,
+}
+
+/// What can be a parameter of a query.
+pub trait ToSql {
+    /// The object ID of its type in `pg_type`; 0 leaves it to the server.
+    fn type_oid(&self) -> u32;
+
+    /// Appends its bytes to `out`.
+    fn encode(&self, out: &mut Vec<u8>) -> Encoding;
+}
+
+/// What the value of a column can be had as.
+pub trait FromSql<'a>: Sized {
+    /// Of a value in the text format of the type with this object ID.
+    ///
+    /// # Errors
+    ///
+    /// When it is none of these.
+    fn from_text(type_oid: u32, text: &'a str) -> Result<Self, Failed>;
+
+    /// Of NULL.
+    ///
+    /// # Errors
+    ///
+    /// Unless there is something for that: ask for an `Option`.
+    fn from_null() -> Result<Self, Failed> {
+        Err("it is NULL: ask for an Option".into())
+    }
+}
+
+macro_rules! numbers {
+    ($($type:ty => $oid:ident),+) => {$(
+        impl ToSql for $type {
+            fn type_oid(&self) -> u32 {
+                oid::$oid
+            }
+
+            fn encode(&self, out: &mut Vec<u8>) -> Encoding {
+                out.extend_from_slice(&self.to_be_bytes());
+                Encoding::Binary
+            }
+        }
+
+        impl FromSql<'_> for $type {
+            fn from_text(_type_oid: u32, text: &str) -> Result<Self, Failed> {
+                Ok(text.parse()?)
+            }
+        }
+    )+};
+}
+numbers!(i16 => INT2, i32 => INT4, i64 => INT8, f32 => FLOAT4, f64 => FLOAT8);
+
+impl ToSql for bool {
+    fn type_oid(&self) -> u32 {
+        oid::BOOL
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Encoding {
+        out.push(u8::from(*self));
+        Encoding::Binary
+    }
+}
+
+impl FromSql<'_> for bool {
+    fn from_text(_type_oid: u32, text: &str) -> Result<Self, Failed> {
+        match text {
+            "t" => Ok(true),
+            "f" => Ok(false),
+            _ => Err("it is neither true nor false".into()),
+        }
+    }
+}
+
+impl ToSql for str {
+    fn type_oid(&self) -> u32 {
+        oid::UNKNOWN
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Encoding {
+        out.extend_from_slice(self.as_bytes());
+        Encoding::Text
+    }
+}
+
+impl ToSql for String {
+    fn type_oid(&self) -> u32 {
+        oid::UNKNOWN
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Encoding {
+        self.as_str().encode(out)
+    }
+}
+
+impl<'a> FromSql<'a> for &'a str {
+    fn from_text(_type_oid: u32, text: &'a str) -> Result<Self, Failed> {
+        Ok(text)
+    }
+}
+
+impl FromSql<'_> for String {
+    fn from_text(_type_oid: u32, text: &str) -> Result<Self, Failed> {
+        Ok(text.to_owned())
+    }
+}
+
+impl ToSql for [u8] {
+    fn type_oid(&self) -> u32 {
+        oid::BYTEA
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Encoding {
+        out.extend_from_slice(self);
+        Encoding::Binary
+    }
+}
+
+impl ToSql for Vec<u8> {
+    fn type_oid(&self) -> u32 {
+        oid::BYTEA
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Encoding {
+        self.as_slice().encode(out)
+    }
+}
+
+impl FromSql<'_> for Vec<u8> {
+    /// "The "hex" format encodes binary data as 2 hexadecimal digits per byte [...] The entire
+    /// string is preceded by the sequence \x".
+    fn from_text(type_oid: u32, text: &str) -> Result<Self, Failed> {
+        if type_oid != oid::BYTEA {
+            return Ok(text.as_bytes().to_vec());
+        }
+        let digits = text.strip_prefix("\\x").ok_or("its bytea_output is not hex")?.as_bytes();
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        let (pairs, []) = digits.as_chunks::<2>() else { return Err("half a byte".into()) };
+        let byte = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4 | digit(*low)?) as u8);
+        pairs.iter().map(byte).collect::<Option<_>>().ok_or_else(|| "it is not hexadecimal".into())
+    }
+}
+
+impl<T: ToSql> ToSql for Option<T> {
+    fn type_oid(&self) -> u32 {
+        // Of a value that is not there, only the server knows the type.
+        self.as_ref().map_or(oid::UNKNOWN, ToSql::type_oid)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Encoding {
+        self.as_ref().map_or(Encoding::Null, |value| value.encode(out))
+    }
+}
+
+impl<'a, T: FromSql<'a>> FromSql<'a> for Option<T> {
+    fn from_text(type_oid: u32, text: &'a str) -> Result<Self, Failed> {
+        T::from_text(type_oid, text).map(Some)
+    }
+
+    fn from_null() -> Result<Self, Failed> {
+        Ok(None)
+    }
+}
+
+impl<T: ToSql + ?Sized> ToSql for &T {
+    fn type_oid(&self) -> u32 {
+        (**self).type_oid()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Encoding {
+        (**self).encode(out)
+    }
+}
+
+/// For [`Row::parse`](super::Row::parse).
+pub(super) struct Parsed<T>(pub(super) T);
+
+impl<T: FromStr<Err: Error + Send + Sync + 'static>> FromSql<'_> for Parsed<T> {
+    fn from_text(_type_oid: u32, text: &str) -> Result<Self, Failed> {
+        Ok(Self(text.parse()?))
+    }
+}

@@ -1,0 +1,290 @@
+//! A real PostgreSQL, each test in every mode.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use balrog::postgres::{Client, Config, Error, Pool, Row};
+use balrog::{Interrupt, Runtime, sleep_until, spawn, with_deadline};
+
+const SOON: Duration = Duration::from_millis(50);
+
+/// The tests' own server; it ends when its pipe does.
+struct Server {
+    _process: Child,
+    pipe: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+    url: String,
+}
+
+impl Server {
+    fn get() -> &'static Self {
+        static SERVER: OnceLock<Server> = OnceLock::new();
+        SERVER.get_or_init(|| {
+            let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts");
+            let found = Command::new(scripts.join("python")).output().unwrap();
+            let python = String::from_utf8(found.stdout).unwrap();
+            let mut process = Command::new(python.trim())
+                .arg(scripts.join("postgres.py"))
+                .args(["supervise", "balrog", "fsync=off", "listen_addresses=", "max_connections=50"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let pipe = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
+            let mut server = Self { _process: process, pipe: Mutex::new(pipe), url: String::new() };
+            let directory = server.reply();
+            server.url = format!("host={directory} user=postgres dbname=balrog");
+            server
+        })
+    }
+
+    fn reply(&self) -> String {
+        let mut line = String::new();
+        self.pipe().1.read_line(&mut line).unwrap();
+        line.trim_end().strip_prefix("ok").unwrap_or_else(|| panic!("{line}")).trim().to_owned()
+    }
+
+    fn tell(&self, command: &str) {
+        writeln!(self.pipe().0, "{command}").unwrap();
+        self.reply();
+    }
+
+    fn pipe(&self) -> MutexGuard<'_, (ChildStdin, BufReader<ChildStdout>)> {
+        self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One test at a time: one of them restarts the server.
+fn in_every_mode(body: fn(url: &str) -> Result<(), Error>) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for runtime in Runtime::all() {
+        let url = Server::get().url.as_str();
+        runtime.run(move || body(url)).unwrap().unwrap_or_else(|error| panic!("{runtime}: {error}"));
+    }
+}
+
+fn only<'a, T: balrog::postgres::FromSql<'a>>(row: &'a Row) -> T {
+    row.get(0).unwrap()
+}
+
+#[test]
+fn values_go_there_and_come_back() {
+    in_every_mode(|url| {
+        let mut db = Client::connect(url)?;
+        let row = db.query_one(
+            "select $1 as a, $2 as b, $3 as c, $4 as d, $5 as e, $6 as f, $7::text as g, $8 as h, $9::text as i",
+            &[&true, &-7_i16, &70_000_i32, &(1_i64 << 40), &1.5_f32, &f64::INFINITY, &"šoup", &&[0_u8, 255][..], &None::<i32>],
+        )?;
+        assert!(row.get::<bool>("a")?);
+        assert_eq!((row.get::<i16>("b")?, row.get::<i32>("c")?, row.get::<i64>("d")?), (-7, 70_000, 1 << 40));
+        assert_eq!((row.get::<f32>("e")?, row.get::<f64>("f")?), (1.5, f64::INFINITY));
+        assert_eq!((row.get::<&str>("g")?, row.get::<Vec<u8>>("h")?), ("šoup", vec![0, 255]));
+        assert_eq!(row.get::<Option<String>>("i")?, None);
+        assert_eq!(row.get::<Option<i64>>("d")?, Some(1 << 40));
+        // Strings are whatever the server needs, and anything is had as a string or parsed.
+        let row = db.query_one(
+            "select $1::date + 1, $2::inet, $3::jsonb -> 'dish', $4::numeric * 2, array[1, 2]",
+            &[&"2026-02-28", &"10.0.0.1", &r#"{"dish": "soup"}"#, &"0.1"],
+        )?;
+        let texts: Vec<String> = (0..5).map(|index| row.get(index).unwrap()).collect();
+        assert_eq!(texts, ["2026-03-01", "10.0.0.1", "\"soup\"", "0.2", "{1,2}"]);
+        assert_eq!(row.parse::<IpAddr>(1)?, IpAddr::from([10, 0, 0, 1]));
+        // What does not fit is named.
+        for error in [row.get::<i32>(0).unwrap_err(), row.get::<i32>("dish").unwrap_err()] {
+            assert!(matches!(error, Error::Conversion(_)), "{error}");
+        }
+        let error = row.get::<i32>(0).unwrap_err().to_string();
+        assert!(error.contains("column 0") && error.contains("i32") && error.contains("1082"), "{error}");
+        assert!(only::<Option<i32>>(&db.query_one("select null::int", &[])?).is_none());
+        assert_eq!(db.query("select generate_series(1, 1000)", &[])?.len(), 1000);
+        let large = "x".repeat(5_000_000);
+        assert_eq!(only::<String>(&db.query_one("select $1::text", &[&large])?), large);
+        Ok(())
+    });
+}
+
+#[test]
+fn errors_are_the_server_s_and_the_session_goes_on() {
+    in_every_mode(|url| {
+        let mut db = Client::connect(url)?;
+        let Err(Error::Server(error)) = db.query("select 1/0", &[]) else { panic!("it worked") };
+        assert_eq!((error.code.as_str(), error.severity.as_str()), ("22012", "ERROR"));
+        let error = db.query("select soup", &[]).unwrap_err();
+        assert_eq!(error.code(), Some("42703"));
+        let rows = db.query_one("select generate_series(1, 3)", &[]).unwrap_err();
+        assert!(matches!(rows, Error::Rows(3)));
+        assert!(matches!(db.query_one("select 1 where false", &[]).unwrap_err(), Error::Rows(0)));
+        assert!(db.query_opt("select 1 where false", &[])?.is_none());
+        assert!(matches!(db.batch_execute("copy (select 1) to stdout"), Err(Error::Refused(_))));
+        assert!(matches!(
+            db.batch_execute("create temp table t(a int); copy t from stdin"),
+            Err(Error::Refused(_))
+        ));
+        assert_eq!(only::<i32>(&db.query_one("select 1", &[])?), 1);
+        let error = Client::connect(&format!("{url} user=nobody_at_all")).unwrap_err();
+        assert_eq!(error.code(), Some("28000"), "{error}");
+        let error = Client::connect("host=/nowhere,/either").unwrap_err().to_string();
+        assert!(error.contains("/either:5432"), "{error}");
+        Ok(())
+    });
+}
+
+#[test]
+fn transactions_and_savepoints() {
+    in_every_mode(|url| {
+        let mut db = Client::connect(url)?;
+        db.batch_execute("create temp table dishes(name text unique)")?;
+        let mut outer = db.transaction()?;
+        assert_eq!(outer.execute("insert into dishes values ($1), ($2)", &[&"soup", &"stew"])?, 2);
+        let mut inner = outer.transaction()?;
+        inner.execute("insert into dishes values ('rice')", &[])?;
+        let mut innermost = inner.transaction()?;
+        assert_eq!(
+            innermost.execute("insert into dishes values ('soup')", &[]).unwrap_err().code(),
+            Some("23505")
+        );
+        drop(innermost);
+        inner.execute("insert into dishes values ('fish')", &[])?;
+        inner.commit()?;
+        let mut other = outer.transaction()?;
+        other.execute("delete from dishes", &[])?;
+        other.rollback()?;
+        outer.commit()?;
+        let names = |db: &mut Client| -> Result<String, Error> {
+            db.query_one("select string_agg(name, ' ' order by name) from dishes", &[])?.get(0)
+        };
+        assert_eq!(names(&mut db)?, "fish rice soup stew");
+        let mut failed = db.transaction()?;
+        assert!(failed.execute("insert into dishes values ('soup')", &[]).is_err());
+        assert!(matches!(failed.commit(), Err(Error::Refused(_))));
+        let mut dropped = db.transaction()?;
+        dropped.execute("delete from dishes", &[])?;
+        drop(dropped);
+        assert!(!db.in_transaction());
+        assert_eq!(names(&mut db)?, "fish rice soup stew");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_wait_that_is_cut_leaves_a_connection_that_answers_right() {
+    in_every_mode(|url| {
+        let mut db = Client::connect(url)?;
+        db.batch_execute("create temp table dishes(name text)")?;
+        for number in 0..3_i32 {
+            let begun = Instant::now();
+            let error = with_deadline(begun + SOON, || db.query("select pg_sleep(30)", &[])).unwrap_err();
+            assert_eq!(error.interrupt(), Some(Interrupt::Deadline));
+            // It has been cancelled: the next answer is the next question's.
+            assert_eq!(only::<i32>(&db.query_one("select $1 + 1", &[&number])?), number + 1);
+            assert!(begun.elapsed() < Duration::from_secs(10));
+        }
+        let cut = with_deadline(Instant::now() + SOON, || {
+            let mut transaction = db.transaction()?;
+            transaction.execute("insert into dishes values ('soup')", &[])?;
+            transaction.query("select pg_sleep(30)", &[])?;
+            transaction.commit()
+        });
+        assert_eq!(cut.unwrap_err().interrupt(), Some(Interrupt::Deadline));
+        assert!(!db.in_transaction());
+        assert_eq!(only::<i64>(&db.query_one("select count(*) from dishes", &[])?), 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_query_is_cancelled_from_elsewhere() {
+    in_every_mode(|url| {
+        let mut db = Client::connect(url)?;
+        let token = db.cancel_token().unwrap();
+        let mut task = spawn(move || {
+            sleep_until(Instant::now() + SOON).unwrap();
+            token.cancel()
+        })?;
+        assert_eq!(db.query("select pg_sleep(30)", &[]).unwrap_err().code(), Some("57014"));
+        task.join().unwrap()?;
+        assert_eq!(only::<i32>(&db.query_one("select 1", &[])?), 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn notifications_come() {
+    in_every_mode(|url| {
+        let (mut db, mut other) = (Client::connect(url)?, Client::connect(url)?);
+        db.batch_execute("listen kitchen")?;
+        assert_eq!(db.notification(Some(Instant::now() + SOON))?, None);
+        other.query("select pg_notify('kitchen', $1)", &[&"soup"])?;
+        other.batch_execute("notify kitchen, 'stew'; notify garden")?;
+        let until = Some(Instant::now() + Duration::from_secs(20));
+        for dish in ["soup", "stew"] {
+            let came = db.notification(until)?.unwrap();
+            assert_eq!((came.channel.as_str(), came.payload.as_str()), ("kitchen", dish));
+        }
+        assert_eq!(db.notification(Some(Instant::now() + SOON))?, None);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pool_lends_no_more_than_it_may() {
+    in_every_mode(|url| {
+        let pool = Pool::new(&format!("{url} application_name=pool"), 3)?;
+        let mut tasks = Vec::new();
+        for number in 0..30_i32 {
+            let pool = pool.clone();
+            tasks.push(spawn(move || -> Result<i64, Error> {
+                let mut db = pool.get()?;
+                // Left in the middle of a transaction on purpose.
+                db.batch_execute("begin")?;
+                let sql = "select $1, count(*), pg_sleep(0.01) from pg_stat_activity where application_name = 'pool'";
+                let row = db.query_one(sql, &[&number])?;
+                assert_eq!(row.get::<i32>(0)?, number);
+                row.get(1)
+            })?);
+        }
+        for mut task in tasks {
+            assert!(task.join().unwrap()? <= 3);
+        }
+        assert!(pool.idle_connections() <= 3);
+        assert!(!pool.get()?.in_transaction());
+        let small = Pool::with_config(url.parse::<Config>()?, 1, SOON);
+        let held = small.get()?;
+        let Err(Error::Io(error)) = small.get().map(drop) else { panic!("two of one") };
+        assert_eq!((error.kind(), Interrupt::of(&error)), (std::io::ErrorKind::TimedOut, None));
+        drop(held);
+        small.get().map(drop)
+    });
+}
+
+#[test]
+fn a_server_that_restarts_ends_its_sessions_and_not_the_pool() {
+    in_every_mode(|url| {
+        let pool = Pool::new(url, 2)?;
+        let mut db = pool.get()?;
+        let process: i32 = db.query_one("select pg_backend_pid()", &[])?.get(0)?;
+        // Killed in mid-query by somebody else.
+        let mut killer = Client::connect(url)?;
+        let mut task = spawn(move || {
+            sleep_until(Instant::now() + SOON).unwrap();
+            killer.query("select pg_terminate_backend($1)", &[&process]).map(drop)
+        })?;
+        let error = db.query("select pg_sleep(30)", &[]).unwrap_err();
+        assert!(error.code() == Some("57P01") || matches!(error, Error::Io(_)), "{error}");
+        task.join().unwrap()?;
+        assert!(matches!(db.query("select 1", &[]), Err(Error::Closed)));
+        drop(db);
+        // An idle connection that dies in the pool is not lent.
+        drop(pool.get()?);
+        assert_eq!(pool.idle_connections(), 1);
+        Server::get().tell("stop immediate");
+        assert!(matches!(pool.get().map(drop), Err(Error::Connect(..))));
+        Server::get().tell("start");
+        assert_eq!(only::<i32>(&pool.get()?.query_one("select 1", &[])?), 1);
+        Ok(())
+    });
+}
