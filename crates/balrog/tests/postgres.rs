@@ -1,8 +1,9 @@
 //! A real PostgreSQL, each test in every mode.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::IpAddr;
-use std::path::Path;
+use std::net::{IpAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +18,16 @@ struct Server {
     _process: Child,
     pipe: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
     url: String,
+    /// Over TCP, with a password.
+    tcp: String,
+    /// The server's certificate.
+    certificate: PathBuf,
 }
+
+const HBA: &str = "
+local all all      trust
+host  all cook     127.0.0.1/32 scram-sha-256
+";
 
 impl Server {
     fn get() -> &'static Self {
@@ -26,17 +36,38 @@ impl Server {
             let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts");
             let found = Command::new(scripts.join("python")).output().unwrap();
             let python = String::from_utf8(found.stdout).unwrap();
+            let files = std::env::temp_dir().join(format!("balrog-postgres-{}", std::process::id()));
+            fs::create_dir_all(&files).unwrap();
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let key = made.signing_key.serialize_pem();
+            let all = [("pg_hba.conf", HBA), ("server.crt", &made.cert.pem()), ("server.key", &key)];
+            let files = all.map(|(name, content)| {
+                fs::write(files.join(name), content).unwrap();
+                (name, files.join(name))
+            });
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let mut process = Command::new(python.trim())
                 .arg(scripts.join("postgres.py"))
-                .args(["supervise", "balrog", "fsync=off", "listen_addresses=", "max_connections=50"])
+                .arg("supervise")
+                .args(files.iter().map(|(name, path)| format!("--file={name}={}", path.display())))
+                .args(["balrog", "fsync=off", "max_connections=50", "ssl=on", "listen_addresses=127.0.0.1"])
+                .arg(format!("port={port}"))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
             let pipe = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
-            let mut server = Self { _process: process, pipe: Mutex::new(pipe), url: String::new() };
+            let mut server = Self {
+                _process: process,
+                pipe: Mutex::new(pipe),
+                url: String::new(),
+                tcp: format!("postgres://cook@localhost:{port}/balrog"),
+                certificate: files[1].1.clone(),
+            };
             let directory = server.reply();
-            server.url = format!("host={directory} user=postgres dbname=balrog");
+            server.url = format!("host={directory} port={port} user=postgres dbname=balrog");
+            let role = "create role cook login password 'sesame'";
+            Client::connect(&server.url).unwrap().batch_execute(role).unwrap();
             server
         })
     }
@@ -129,6 +160,33 @@ fn errors_are_the_server_s_and_the_session_goes_on() {
         assert_eq!(error.code(), Some("28000"), "{error}");
         let error = Client::connect("host=/nowhere,/either").unwrap_err().to_string();
         assert!(error.contains("/either:5432"), "{error}");
+        Ok(())
+    });
+}
+
+#[test]
+fn passwords_and_tls() {
+    in_every_mode(|_| {
+        let server = Server::get();
+        let (tcp, pem) = (&server.tcp, server.certificate.display());
+        let encrypted = |options: &str, password: &str| -> Result<bool, Error> {
+            let mut config: Config = format!("{tcp}?{options}").parse()?;
+            config.session.password = Some(password.into());
+            let mut db = Client::with_config(config)?;
+            db.query_one("select ssl from pg_stat_ssl where pid = pg_backend_pid()", &[])?.get(0)
+        };
+        assert!(!encrypted("sslmode=disable", "sesame")?);
+        for options in
+            ["sslmode=prefer", "sslmode=require", &format!("sslmode=verify-full&sslrootcert={pem}")]
+        {
+            assert!(encrypted(options, "sesame")?, "{options}");
+        }
+        assert_eq!(encrypted("sslmode=prefer", "open it").unwrap_err().code(), Some("28P01"));
+        assert!(matches!(encrypted("sslmode=verify-full", "sesame"), Err(Error::Config(_))));
+        // The certificate is for another name than this one.
+        let named = tcp.replace("localhost", "127.0.0.1");
+        let error = Client::connect(&format!("{named}?sslmode=verify-full&sslrootcert={pem}")).unwrap_err();
+        assert!(matches!(error, Error::Connect(..)) && error.to_string().contains("certificate"), "{error}");
         Ok(())
     });
 }
