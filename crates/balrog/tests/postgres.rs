@@ -1,7 +1,7 @@
 //! A real PostgreSQL, each test in every mode.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -265,6 +265,44 @@ fn a_query_is_cancelled_from_elsewhere() {
         })?;
         assert_eq!(db.query("select pg_sleep(30)", &[]).unwrap_err().code(), Some("57014"));
         task.join().unwrap()?;
+        assert_eq!(only::<i32>(&db.query_one("select 1", &[])?), 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn copy_in_and_out() {
+    in_every_mode(|url| {
+        const ROWS: u64 = 100_000;
+        let mut db = Client::connect(url)?;
+        db.batch_execute("create temp table dishes(id int primary key, name text)")?;
+        let mut copy = db.copy_in("copy dishes from stdin (format csv)")?;
+        for number in 0..ROWS {
+            writeln!(copy, "{number},\"soup, hot\"")?;
+        }
+        assert_eq!(copy.finish()?, ROWS);
+        let mut out = db.copy_out("copy (select name from dishes where id < 90000 order by id) to stdout")?;
+        let mut text = String::new();
+        out.read_to_string(&mut text)?;
+        assert!(text.lines().all(|line| line == "soup, hot") && text.lines().count() == 90_000);
+        assert_eq!(out.read(&mut [0])?, 0);
+        // Begun and left: nothing is kept, nothing comes later.
+        let mut left = db.copy_in("copy dishes from stdin")?;
+        left.write_all(b"1000000\tstew\n")?;
+        drop(left);
+        assert_eq!(only::<i64>(&db.query_one("select count(*) from dishes", &[])?), 100_000);
+        let mut left = db.copy_out("copy dishes to stdout")?;
+        assert_eq!(left.read(&mut [0; 4])?, 4);
+        drop(left);
+        assert_eq!(only::<i32>(&db.query_one("select 1", &[])?), 1);
+        let mut wrong = db.copy_in("copy dishes from stdin")?;
+        wrong.write_all(b"soup\n")?;
+        assert_eq!(wrong.finish().unwrap_err().code(), Some("22P02"));
+        let mut fails = db.copy_out("copy (select 1 / (3 - i) from generate_series(1, 9) i) to stdout")?;
+        assert!(fails.read_to_end(&mut Vec::new()).is_err());
+        assert!(matches!(db.copy_in("select 1"), Err(Error::Refused(_))));
+        assert!(matches!(db.copy_out("copy dishes from stdin"), Err(Error::Refused(_))));
+        assert_eq!(db.copy_in("copy stews from stdin").unwrap_err().code(), Some("42P01"));
         assert_eq!(only::<i32>(&db.query_one("select 1", &[])?), 1);
         Ok(())
     });

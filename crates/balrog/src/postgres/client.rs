@@ -17,18 +17,18 @@ use crate::random::Random;
 use crate::tls::TlsConfig;
 
 /// How much one read takes.
-const READ: usize = 16 * 1024;
+pub(super) const READ: usize = 16 * 1024;
 /// Notifications that nobody asked for yet; the oldest go first.
 const NOTIFICATIONS: usize = 10_000;
 
 /// A session with a database.
 #[derive(Debug)]
 pub struct Client {
-    connection: Connection<Frontend>,
+    pub(super) connection: Connection<Frontend>,
     batch: Batch,
     config: Arc<Config>,
     host: usize,
-    notifications: VecDeque<Notification>,
+    pub(super) notifications: VecDeque<Notification>,
     /// It cannot be used any more.
     closed: bool,
     /// How deep transactions are nested.
@@ -48,10 +48,10 @@ pub struct Notification {
 
 /// What one query came to.
 #[derive(Default)]
-struct Outcome {
+pub(super) struct Outcome {
     columns: Option<Arc<[Column]>>,
     /// Rows that the last command returned or changed.
-    count: u64,
+    pub(super) count: u64,
     tag: Vec<u8>,
     error: Option<Error>,
 }
@@ -339,7 +339,7 @@ impl Client {
     }
 
     /// Waits for the end of the one unit that was sent.
-    fn outcome(&mut self, mut f: impl FnMut(Row)) -> Result<Outcome, Error> {
+    pub(super) fn outcome(&mut self, mut f: impl FnMut(Row)) -> Result<Outcome, Error> {
         let mut outcome = Outcome::default();
         let notifications = &mut self.notifications;
         let ended = self.connection.event(READ, |step| {
@@ -363,7 +363,8 @@ impl Client {
                     outcome.error.get_or_insert_with(|| Error::Server(Box::new(ServerError::new(&report))));
                 }
                 Step::Event(FrontendEvent::CopyIn(_) | FrontendEvent::CopyOut(_)) => {
-                    outcome.error = Some(Error::Refused("COPY from and to the client is not supported yet"));
+                    outcome.error =
+                        Some(Error::Refused("COPY from and to the client is for copy_in and copy_out"));
                     // What it sends is dropped before the next use.
                     return Some(false);
                 }
@@ -388,7 +389,7 @@ impl Client {
     }
 
     /// Whether `error` is the end: an interrupted wait is not, the connection goes on from there.
-    fn broken(&mut self, error: io::Error) -> Error {
+    pub(super) fn broken(&mut self, error: io::Error) -> Error {
         self.closed |= crate::Interrupt::of(&error).is_none();
         Error::Io(error)
     }
@@ -403,7 +404,7 @@ impl Drop for Client {
 }
 
 /// Keeps a notification. `false`: it is something else.
-fn note(notifications: &mut VecDeque<Notification>, event: &FrontendEvent<'_>) -> bool {
+pub(super) fn note(notifications: &mut VecDeque<Notification>, event: &FrontendEvent<'_>) -> bool {
     let FrontendEvent::Notification { process, channel, payload } = event else { return false };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if notifications.len() == NOTIFICATIONS {

@@ -28,6 +28,7 @@
 mod cancel;
 mod client;
 mod config;
+mod copy;
 mod error;
 mod pool;
 mod row;
@@ -37,6 +38,7 @@ mod types;
 pub use cancel::CancelToken;
 pub use client::{Client, Notification};
 pub use config::{Config, SslMode};
+pub use copy::{CopyIn, CopyOut};
 pub use error::{Error, ServerError};
 pub use pool::{Pool, Pooled};
 pub use row::{Index, Row};
