@@ -1,22 +1,25 @@
 //! A real PostgreSQL, each test in every mode.
 
+#[path = "support/postgres.rs"]
+mod support;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use balrog::postgres::{Client, Config, Error, Pool, Row};
 use balrog::{Interrupt, Runtime, sleep_until, spawn, with_deadline};
 
+use support::Server;
+
 const SOON: Duration = Duration::from_millis(50);
 
-/// The tests' own server; it ends when its pipe does.
-struct Server {
-    _process: Child,
-    pipe: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+/// The one server of all tests.
+struct Tested {
+    server: Server,
     url: String,
     /// Over TCP, with a password.
     tcp: String,
@@ -29,62 +32,28 @@ local all all      trust
 host  all cook     127.0.0.1/32 scram-sha-256
 ";
 
-impl Server {
+impl Tested {
     fn get() -> &'static Self {
-        static SERVER: OnceLock<Server> = OnceLock::new();
-        SERVER.get_or_init(|| {
-            let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts");
-            let found = Command::new(scripts.join("python")).output().unwrap();
-            let python = String::from_utf8(found.stdout).unwrap();
-            let files = std::env::temp_dir().join(format!("balrog-postgres-{}", std::process::id()));
-            fs::create_dir_all(&files).unwrap();
+        static TESTED: OnceLock<Tested> = OnceLock::new();
+        TESTED.get_or_init(|| {
+            let folder = std::env::temp_dir().join(format!("balrog-postgres-{}", std::process::id()));
+            fs::create_dir_all(&folder).unwrap();
             let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-            let key = made.signing_key.serialize_pem();
-            let all = [("pg_hba.conf", HBA), ("server.crt", &made.cert.pem()), ("server.key", &key)];
-            let files = all.map(|(name, content)| {
-                fs::write(files.join(name), content).unwrap();
-                (name, files.join(name))
-            });
+            let (pem, key) = (made.cert.pem(), made.signing_key.serialize_pem());
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut process = Command::new(python.trim())
-                .arg(scripts.join("postgres.py"))
-                .arg("supervise")
-                .args(files.iter().map(|(name, path)| format!("--file={name}={}", path.display())))
-                .args(["balrog", "fsync=off", "max_connections=50", "ssl=on", "listen_addresses=127.0.0.1"])
-                .arg(format!("port={port}"))
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let pipe = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
-            let mut server = Self {
-                _process: process,
-                pipe: Mutex::new(pipe),
-                url: String::new(),
-                tcp: format!("postgres://cook@localhost:{port}/balrog"),
-                certificate: files[1].1.clone(),
-            };
-            let directory = server.reply();
-            server.url = format!("host={directory} port={port} user=postgres dbname=balrog");
+            let mut arguments = vec!["ssl=on".to_owned(), "listen_addresses=127.0.0.1".to_owned()];
+            arguments.push(format!("port={port}"));
+            for (name, content) in [("pg_hba.conf", HBA), ("server.crt", &pem), ("server.key", &key)] {
+                fs::write(folder.join(name), content).unwrap();
+                arguments.push(format!("--file={name}={}", folder.join(name).display()));
+            }
+            let server = Server::start(&arguments);
+            let url = format!("host={} port={port} user=postgres dbname=balrog", server.directory);
             let role = "create role cook login password 'sesame'";
-            Client::connect(&server.url).unwrap().batch_execute(role).unwrap();
-            server
+            Client::connect(&url).unwrap().batch_execute(role).unwrap();
+            let tcp = format!("postgres://cook@localhost:{port}/balrog");
+            Self { server, url, tcp, certificate: folder.join("server.crt") }
         })
-    }
-
-    fn reply(&self) -> String {
-        let mut line = String::new();
-        self.pipe().1.read_line(&mut line).unwrap();
-        line.trim_end().strip_prefix("ok").unwrap_or_else(|| panic!("{line}")).trim().to_owned()
-    }
-
-    fn tell(&self, command: &str) {
-        writeln!(self.pipe().0, "{command}").unwrap();
-        self.reply();
-    }
-
-    fn pipe(&self) -> MutexGuard<'_, (ChildStdin, BufReader<ChildStdout>)> {
-        self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,7 +62,7 @@ fn in_every_mode(body: fn(url: &str) -> Result<(), Error>) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     for runtime in Runtime::all() {
-        let url = Server::get().url.as_str();
+        let url = Tested::get().url.as_str();
         runtime.run(move || body(url)).unwrap().unwrap_or_else(|error| panic!("{runtime}: {error}"));
     }
 }
@@ -167,7 +136,7 @@ fn errors_are_the_server_s_and_the_session_goes_on() {
 #[test]
 fn passwords_and_tls() {
     in_every_mode(|_| {
-        let server = Server::get();
+        let server = Tested::get();
         let (tcp, pem) = (&server.tcp, server.certificate.display());
         let encrypted = |options: &str, password: &str| -> Result<bool, Error> {
             let mut config: Config = format!("{tcp}?{options}").parse()?;
@@ -377,9 +346,9 @@ fn a_server_that_restarts_ends_its_sessions_and_not_the_pool() {
         // An idle connection that dies in the pool is not lent.
         drop(pool.get()?);
         assert_eq!(pool.idle_connections(), 1);
-        Server::get().tell("stop immediate");
+        Tested::get().server.exchange("stop immediate");
         assert!(matches!(pool.get().map(drop), Err(Error::Connect(..))));
-        Server::get().tell("start");
+        Tested::get().server.exchange("start");
         assert_eq!(only::<i32>(&pool.get()?.query_one("select 1", &[])?), 1);
         Ok(())
     });

@@ -1,5 +1,8 @@
 //! Each example as its user runs it, in every mode.
 
+#[path = "../../../crates/balrog/tests/support/postgres.rs"]
+mod postgres;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -8,6 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use balrog::Runtime;
+use balrog::http::StatusCode;
+use balrog::http::server::{IntoResponse, Request, Server as HttpServer};
 use tungstenite::Message;
 
 /// An example that listens, until this is dropped.
@@ -85,6 +90,56 @@ fn chat() {
         other.send(Message::text("roses")).unwrap();
         assert_eq!(other.read().unwrap().to_string(), "roses");
         assert_eq!(running.ask("GET /kitchen", b""), (200, b"10 people are in /kitchen\n".to_vec()));
+    }
+}
+
+#[test]
+fn food_delivery() {
+    const ORDERS: usize = 100;
+    let server = postgres::Server::start(&["listen_addresses=".to_owned()]);
+    let database = format!("host={} user=postgres dbname=balrog", server.directory);
+    let kitchen = balrog::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = format!("http://{}/", kitchen.local_addr().unwrap());
+    let cook = |_: &mut Request<'_>| {
+        thread::sleep(Duration::from_millis(300));
+        (StatusCode::CREATED, "{\"mins\": 20}").into_response()
+    };
+    thread::spawn(move || HttpServer::new().connections(2 * ORDERS).serve(kitchen, cook));
+    for (round, mode) in Runtime::all().iter().enumerate() {
+        let arguments = ["127.0.0.1:0", &database, &at];
+        let running = Running::new(env!("CARGO_BIN_EXE_food_delivery"), mode, &arguments);
+        let running = &running;
+        let mut customers: Vec<_> = (0..ORDERS)
+            .map(|number| {
+                let url = format!("ws://{}/ws/customer{number}", running.address);
+                tungstenite::client(url, running.connect()).unwrap().0
+            })
+            .collect();
+        let begun = Instant::now();
+        thread::scope(|scope| {
+            for number in 0..ORDERS {
+                scope.spawn(move || {
+                    let answer = running.ask(&format!("POST /orders/customer{number}"), b"soup");
+                    assert_eq!(answer, (200, b"{\"mins\":20}\n".to_vec()));
+                });
+            }
+        });
+        // One after another they would take 30 s.
+        assert!(begun.elapsed() < Duration::from_secs(8), "{mode}: {:?}", begun.elapsed());
+        let mut ids: Vec<String> = Vec::new();
+        for ws in &mut customers {
+            let message = ws.read().unwrap().to_string();
+            let id = message
+                .strip_prefix("Order #")
+                .and_then(|rest| rest.strip_suffix(" will be delivered in 20 minutes."));
+            ids.push(id.unwrap_or_else(|| panic!("{message}")).to_owned());
+        }
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), ORDERS);
+        let mut db = balrog::postgres::Client::connect(&database).unwrap();
+        let count: i64 = db.query_one("select count(*) from orders", &[]).unwrap().get(0).unwrap();
+        assert_eq!(count, (ORDERS * (round + 1)) as i64);
     }
 }
 

@@ -1,4 +1,5 @@
-//! The HTTP client.
+//! HTTP/1.1: requests by their URLs ([`get`], [`post`], [`client`]), a [`server`], and the plain
+//! exchange under the former, on connections that a thread keeps:
 //!
 //! ```no_run
 //! use balrog::http::{Client, Request};
@@ -8,6 +9,7 @@
 //! # Ok::<(), balrog::http::Error>(())
 //! ```
 
+pub mod client;
 mod connection;
 mod error;
 mod pool;
@@ -27,6 +29,16 @@ pub use server::{Server, serve};
 
 use crate::tls::TlsConfig;
 use connection::Connection;
+
+/// A GET by the default [`client::Client`].
+pub fn get(url: &str) -> client::RequestBuilder {
+    client::Client::new().get(url)
+}
+
+/// A POST by the default [`client::Client`].
+pub fn post(url: &str) -> client::RequestBuilder {
+    client::Client::new().post(url)
+}
 
 /// What to ask, and of whom.
 #[derive(Debug, Clone)]
