@@ -106,6 +106,10 @@ bench-proto: ## The protocol machines beside the limit of each path
 bench-proto-gate: ## Compare instruction counts of the hot paths with those kept (ARGS=--update keeps new ones)
 	python3 scripts/bench_proto_gate.py $(ARGS)
 
+.PHONY: bench-rust
+bench-rust: ## The Rust HTTP server and PostgreSQL client beside hyper, may_minihttp, tokio-postgres
+	python3 bench/rust.py $(ARGS)
+
 .PHONY: bench-requests
 bench-requests: ## One POST by requests on balrog, beside urllib3, httpx, aiohttp
 	$(setup) runtime

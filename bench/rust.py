@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""`make bench-rust`: the Rust API beside its rivals, in its own modes and theirs, one thread each.
+
+An HTTP hello with 64 keep-alive connections, and the memory of 1,000 idle ones: beside hyper and may_minihttp. Small
+queries on a private PostgreSQL, one session and 16 at once: beside tokio-postgres, which prepares its statement once.
+The server has core 0, the generator core 1 (for queries the client has core 0, PostgreSQL both); rounds are interleaved
+and medians printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+import support
+from plaintext import CONNECTIONS, IDLE, Rival, idle_memory, throughput
+from postgres import Postgres
+from processes import raise_descriptor_limit
+
+HERE = support.ROOT / "bench" / "rust"
+MODES = ("native", "tokio", "async-io", "blocking")
+
+
+def program(name: str) -> str:
+    return str(HERE / "target" / "release" / name)
+
+
+def hello(rounds: int, seconds: float) -> str:
+    """The HTTP servers' table."""
+    names = [*MODES, "hyper", "may_minihttp"]
+    measured = [Rival(name, [program("hello"), name, "127.0.0.1:PORT"]) for name in names]
+    for number in range(rounds):
+        for rival in measured:
+            print(f"round {number + 1} of {rounds}: hello by {rival.name}", file=sys.stderr)
+            throughput(rival, seconds)
+            idle_memory(rival)
+    rates = {rival.name: support.median(rival.rates) for rival in measured}
+    rows = []
+    for rival in measured:
+        ratios = [f"{rates[rival.name] / rates[other]:.2f}" for other in ("hyper", "may_minihttp")]
+        latency = f"{support.median(rival.latencies):.2f}"
+        idle = f"{support.median(rival.idle_bytes) / 1024:.2f}"
+        name = f"balrog, {rival.name}" if rival.name in MODES else rival.name
+        rows.append([name, f"{rates[rival.name]:,.0f}", *ratios, latency, str(rival.errors), idle])
+    header = ["server", "req/s", "/hyper", "/may_minihttp", "p99 ms", "errors", "KiB/idle conn."]
+    return support.table(header, rows)
+
+
+def queries(rounds: int) -> str:
+    """The table of the PostgreSQL clients."""
+    rates: dict[str, list[list[float]]] = {name: [[], []] for name in (*MODES, "tokio-postgres")}
+    with Postgres() as server:
+        for number in range(rounds):
+            for name, figures in rates.items():
+                print(f"round {number + 1} of {rounds}: queries by {name}", file=sys.stderr)
+                command = ["taskset", "-c", str(support.SERVER_CORE), program("postgres"), name, server.host]
+                printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+                for rate, figure in zip(figures, printed, strict=True):
+                    rate.append(float(figure))
+    rows = []
+    for name, figures in rates.items():
+        cells = []
+        for at, figure in enumerate(figures):
+            rate = support.median(figure)
+            cells += [f"{rate:,.0f}", f"{rate / support.median(rates['tokio-postgres'][at]):.2f}"]
+        rows.append([f"balrog, {name}" if name in MODES else name, *cells])
+    return support.table(["client", "1 session/s", "/tokio-postgres", "16 sessions/s", "/tokio-postgres"], rows)
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    parser = argparse.ArgumentParser(description="The Rust API beside its rivals.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of one measurement of HTTP")
+    arguments = parser.parse_args()
+    support.need_two_cores()
+    support.need_program("wrk", "wrk")
+    raise_descriptor_limit(IDLE + 500)
+    build = ["cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", str(HERE / "Cargo.toml")]
+    subprocess.run(build, check=True)
+    http = hello(arguments.rounds, arguments.seconds)
+    print(f"HTTP hello, one thread, {CONNECTIONS} keep-alive connections, {arguments.rounds} rounds\n\n{http}")
+    print(f"\na row by its key, {arguments.rounds} rounds\n\n{queries(arguments.rounds)}")
+
+
+if __name__ == "__main__":
+    main()
