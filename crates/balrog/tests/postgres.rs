@@ -134,6 +134,47 @@ fn errors_are_the_server_s_and_the_session_goes_on() {
 }
 
 #[test]
+fn what_comes_often_is_prepared_and_comes_right_when_it_is_lost() {
+    in_every_mode(|url| {
+        let mut db = Client::connect(url)?;
+        db.batch_execute(
+            "create temp table dishes(id int, name text); insert into dishes values (1, 'soup')",
+        )?;
+        let count = |db: &mut Client| -> Result<i64, Error> {
+            db.query_one("select count(*) from pg_prepared_statements where statement like '%dishes%'", &[])?
+                .get(0)
+        };
+        let ask = |db: &mut Client| db.query_one("select * from dishes where id = $1", &[&1_i32]);
+        for _ in 0..6 {
+            assert_eq!(ask(&mut db)?.get::<&str>("name")?, "soup");
+            assert_eq!(db.execute("update dishes set name = $1 where id = $2", &[&"soup", &1_i32])?, 1);
+        }
+        assert_eq!(count(&mut db)?, 2);
+        // Another type of parameter is another statement.
+        assert_eq!(db.query("select * from dishes where id = $1", &[&1_i64])?.len(), 1);
+        // Closed behind our back.
+        db.batch_execute("do $$ begin execute 'deallocate all'; end $$")?;
+        assert_eq!(ask(&mut db)?.get::<&str>("name")?, "soup");
+        // A column more, by somebody else: the plan may not change its result.
+        for _ in 0..6 {
+            ask(&mut db)?;
+        }
+        db.batch_execute("do $$ begin execute 'alter table dishes add price int default 7'; end $$")?;
+        assert_eq!(ask(&mut db)?.get::<i32>("price")?, 7);
+        for _ in 0..6 {
+            assert_eq!(ask(&mut db)?.columns().len(), 3);
+        }
+        // In a transaction nothing helps but to begin it again.
+        db.batch_execute("do $$ begin execute 'deallocate all'; end $$")?;
+        let mut transaction = db.transaction()?;
+        assert_eq!(ask(&mut transaction).unwrap_err().code(), Some("26000"));
+        drop(transaction);
+        assert_eq!(ask(&mut db)?.get::<i32>("price")?, 7);
+        Ok(())
+    });
+}
+
+#[test]
 fn passwords_and_tls() {
     in_every_mode(|_| {
         let server = Tested::get();

@@ -6,8 +6,8 @@ use std::time::Instant;
 use balrog_backends::offload;
 use balrog_proto::Step;
 use balrog_proto::postgres::{
-    Batch, Bind, Channel, Column, Frontend, FrontendEvent, KeyDerivation, Parameter, TlsAnswer, TlsRequest,
-    TransactionStatus,
+    Batch, Bind, Channel, Choice, Column, Frontend, FrontendEvent, KeyDerivation, Parameter, Remedy, Report,
+    Statements, TlsAnswer, TlsRequest, TransactionStatus,
 };
 
 use super::{CancelToken, Config, Encoding, Error, Row, ServerError, SslMode, ToSql, Transaction};
@@ -21,11 +21,18 @@ pub(super) const READ: usize = 16 * 1024;
 /// Notifications that nobody asked for yet; the oldest go first.
 const NOTIFICATIONS: usize = 10_000;
 
+/// How many statements a session keeps prepared, and at which use behind the first ones.
+const STATEMENTS: (usize, u32) = (100, 3);
+
 /// A session with a database.
+///
+/// A query that comes again and again is prepared, and used by name from then on; if the server
+/// has lost it (a pooler between, `DISCARD ALL`), it is sent as text again.
 #[derive(Debug)]
 pub struct Client {
     pub(super) connection: Connection<Frontend>,
     batch: Batch,
+    statements: Statements,
     config: Arc<Config>,
     host: usize,
     pub(super) notifications: VecDeque<Notification>,
@@ -49,7 +56,12 @@ pub struct Notification {
 /// What one query came to.
 #[derive(Default)]
 pub(super) struct Outcome {
+    /// Those of a prepared statement are known before.
     columns: Option<Arc<[Column]>>,
+    /// The prepared statement that was used.
+    statement: Option<Arc<str>>,
+    /// What went wrong with that.
+    report: Vec<u8>,
     /// Rows that the last command returned or changed.
     pub(super) count: u64,
     tag: Vec<u8>,
@@ -120,6 +132,7 @@ impl Client {
         Ok(Self {
             connection,
             batch: Batch::new(),
+            statements: Statements::new(STATEMENTS.0, STATEMENTS.1),
             config: Arc::clone(config),
             host,
             notifications: VecDeque::new(),
@@ -151,10 +164,18 @@ impl Client {
         parameters: &[&dyn ToSql],
         f: impl FnMut(Row),
     ) -> Result<u64, Error> {
-        self.begin()?;
-        self.put(sql, parameters)?;
-        self.connection.link.send(&mut self.batch)?;
-        Ok(self.outcome(f)?.count)
+        let mut f = f;
+        loop {
+            self.begin()?;
+            let outcome = self.put(sql, parameters)?;
+            self.connection.link.send(&mut self.batch)?;
+            match self.finish(outcome, &mut f) {
+                Ok(outcome) => return Ok(outcome.count),
+                // The statement was lost, and nothing has happened yet.
+                Err((_, Remedy::Retry)) => {}
+                Err((error, _)) => return Err(error),
+            }
+        }
     }
 
     /// The one row of a query.
@@ -310,8 +331,8 @@ impl Client {
         Ok(())
     }
 
-    /// Puts a query into the batch.
-    fn put(&mut self, sql: &str, parameters: &[&dyn ToSql]) -> Result<(), Error> {
+    /// Puts a query into the batch: as text, or by the name of its prepared statement.
+    fn put(&mut self, sql: &str, parameters: &[&dyn ToSql]) -> Result<Outcome, Error> {
         let mut bytes = Vec::new();
         let encoded: Vec<_> = parameters
             .iter()
@@ -330,22 +351,60 @@ impl Client {
             })
             .collect();
         let types: Vec<_> = parameters.iter().map(ToSql::type_oid).collect();
-        let bind = Bind { parameters: &values, ..Bind::default() };
-        let put = |batch: &mut Batch| {
-            batch.parse("", sql, &types)?.bind(&bind)?.describe_portal("")?.execute("", 0)?.sync();
+        let choice = self.statements.choose(sql, &types);
+        let mut outcome = Outcome::default();
+        let put = |batch: &mut Batch, outcome: &mut Outcome| {
+            while let Some(name) = self.statements.take_closed() {
+                batch.close_statement(&name)?;
+            }
+            let bind = Bind { parameters: &values, ..Bind::default() };
+            match choice {
+                Choice::Unnamed => {
+                    batch.parse("", sql, &types)?.bind(&bind)?.describe_portal("")?.execute("", 0)?
+                }
+                Choice::Prepare(name) => {
+                    batch.parse(&name, sql, &types)?.describe_statement(&name)?;
+                    batch.bind(&Bind { statement: &name, ..bind })?.execute("", 0)?;
+                    outcome.statement = Some(name);
+                    batch
+                }
+                Choice::Prepared(name, columns) => {
+                    batch.bind(&Bind { statement: &name, ..bind })?.execute("", 0)?;
+                    (outcome.statement, outcome.columns) = (Some(name), Some(columns));
+                    batch
+                }
+            }
+            .sync();
             Ok(())
         };
-        put(&mut self.batch).inspect_err(|_| self.batch.clear())
+        let done: Result<(), Error> = put(&mut self.batch, &mut outcome);
+        done.inspect_err(|_| self.batch.clear())?;
+        Ok(outcome)
     }
 
-    /// Waits for the end of the one unit that was sent.
+    /// Waits for the end of the one unit that was sent, of the simple protocol.
     pub(super) fn outcome(&mut self, mut f: impl FnMut(Row)) -> Result<Outcome, Error> {
-        let mut outcome = Outcome::default();
+        self.finish(Outcome::default(), &mut f).map_err(|(error, _)| error)
+    }
+
+    /// Waits for the end of the one unit that was sent, and says what may be done if it failed.
+    fn finish(&mut self, mut outcome: Outcome, f: &mut impl FnMut(Row)) -> Result<Outcome, (Error, Remedy)> {
+        let statements = &mut self.statements;
         let notifications = &mut self.notifications;
         let ended = self.connection.event(READ, |step| {
             match step {
                 Step::Event(FrontendEvent::Ready { .. }) => return Some(true),
-                Step::Event(FrontendEvent::Columns(columns)) => outcome.columns = Some(columns),
+                Step::Event(FrontendEvent::Columns(columns)) => {
+                    if let Some(name) = &outcome.statement {
+                        statements.prepared(name, Arc::clone(&columns));
+                    }
+                    outcome.columns = Some(columns);
+                }
+                Step::Event(FrontendEvent::NoColumns) => {
+                    if let Some(name) = &outcome.statement {
+                        statements.prepared(name, Arc::new([]));
+                    }
+                }
                 Step::Event(FrontendEvent::Row(row)) => {
                     let columns = outcome.columns.get_or_insert_with(|| Arc::new([]));
                     match Row::new(columns, &row) {
@@ -357,10 +416,14 @@ impl Client {
                     let count = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
                     let count = std::str::from_utf8(count).ok().and_then(|count| count.parse().ok());
                     outcome.count = count.unwrap_or(0);
+                    statements.complete(tag);
                     outcome.tag = tag.to_vec();
                 }
                 Step::Event(FrontendEvent::ServerError(report)) => {
-                    outcome.error.get_or_insert_with(|| Error::Server(Box::new(ServerError::new(&report))));
+                    if outcome.error.is_none() {
+                        outcome.error = Some(Error::Server(Box::new(ServerError::new(&report))));
+                        outcome.report = report.body().to_vec();
+                    }
                 }
                 Step::Event(FrontendEvent::CopyIn(_) | FrontendEvent::CopyOut(_)) => {
                     outcome.error =
@@ -377,12 +440,17 @@ impl Client {
             None
         });
         match (ended, outcome.error.take()) {
-            (Err(error), None) => Err(self.broken(error)),
+            (Err(error), None) => Err((self.broken(error), Remedy::None)),
             (_, Some(error)) => {
                 // A fatal error of the server's ends the session.
                 self.closed |= matches!(error, Error::Closed | Error::Io(_))
                     || matches!(&error, Error::Server(report) if report.severity != "ERROR");
-                Err(error)
+                let status = self.connection.link.transaction_status();
+                let remedy = match (&outcome.statement, Report::parse(&outcome.report)) {
+                    (Some(name), Ok(report)) if !self.closed => self.statements.failed(name, &report, status),
+                    _ => Remedy::None,
+                };
+                Err((error, remedy))
             }
             (Ok(_), None) => Ok(outcome),
         }
