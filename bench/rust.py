@@ -40,7 +40,8 @@ def hello(rounds: int, seconds: float) -> str:
     for rival in measured:
         ratios = [f"{rates[rival.name] / rates[other]:.2f}" for other in ("hyper", "may_minihttp")]
         latency = f"{support.median(rival.latencies):.2f}"
-        idle = f"{support.median(rival.idle_bytes) / 1024:.2f}"
+        # In blocking mode there are no more connections than threads: 512.
+        idle = f"{support.median(rival.idle_bytes) / 1024:.2f}" if rival.idle_bytes else "-"
         name = f"balrog, {rival.name}" if rival.name in MODES else rival.name
         rows.append([name, f"{rates[rival.name]:,.0f}", *ratios, latency, str(rival.errors), idle])
     header = ["server", "req/s", "/hyper", "/may_minihttp", "p99 ms", "errors", "KiB/idle conn."]
