@@ -108,6 +108,58 @@ fn values_go_there_and_come_back() {
 }
 
 #[test]
+fn arrays_go_there_and_come_back() {
+    in_every_mode(|url| {
+        let mut db = Client::connect(url)?;
+        let words =
+            vec![Some("a \"b\" \\c".to_owned()), None, Some("NULL".to_owned()), Some("{x,y}".to_owned())];
+        let row = db.query_one(
+            "select $1::text[], $2::int[], $3::float8[], $4::bool[], $5::bytea[], 7 = any($6), $7::text[]",
+            &[
+                &words,
+                &vec![vec![1_i32, 2], vec![3, 4]],
+                &[1.5_f64, f64::NEG_INFINITY][..].to_vec(),
+                &vec![true, false],
+                &vec![vec![0_u8, 255], vec![]],
+                &vec![6_i64, 7],
+                &Vec::<String>::new(),
+            ],
+        )?;
+        assert_eq!(row.get::<Vec<Option<String>>>(0)?, words);
+        assert_eq!(row.get::<Vec<Vec<i32>>>(1)?, [[1, 2], [3, 4]]);
+        assert_eq!(row.get::<Vec<f64>>(2)?, [1.5, f64::NEG_INFINITY]);
+        assert_eq!(row.get::<Vec<bool>>(3)?, [true, false]);
+        assert_eq!(row.get::<Vec<Vec<u8>>>(4)?, [vec![0, 255], vec![]]);
+        assert!(row.get::<bool>(5)?);
+        assert!(row.get::<Vec<String>>(6)?.is_empty());
+        assert!(row.get::<Vec<String>>(0).is_err());
+        Ok(())
+    });
+}
+
+#[cfg(all(feature = "json", feature = "uuid", feature = "jiff"))]
+#[test]
+fn types_of_other_crates() {
+    in_every_mode(|url| {
+        let mut db = Client::connect(url)?;
+        let json = serde_json::json!({"dish": ["soup", 2]});
+        let uuid: uuid::Uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
+        let at: jiff::Timestamp = "2026-11-26T12:30:00.25Z".parse().unwrap();
+        let (date, time) = (jiff::civil::date(2026, 2, 28), jiff::civil::time(7, 5, 0, 0));
+        let row = db.query_one(
+            "select $1::jsonb, $2::uuid, $3::timestamptz, $4::date, $5::time, $6::timestamp, array[$2::uuid]",
+            &[&json, &uuid, &at, &date, &time, &date.to_datetime(time)],
+        )?;
+        assert_eq!((row.get::<serde_json::Value>(0)?, row.get::<uuid::Uuid>(1)?), (json, uuid));
+        assert_eq!(row.get::<jiff::Timestamp>(2)?, at);
+        assert_eq!((row.get::<jiff::civil::Date>(3)?, row.get::<jiff::civil::Time>(4)?), (date, time));
+        assert_eq!(row.get::<jiff::civil::DateTime>(5)?, date.to_datetime(time));
+        assert_eq!(row.get::<Vec<uuid::Uuid>>(6)?, [uuid]);
+        Ok(())
+    });
+}
+
+#[test]
 fn errors_are_the_server_s_and_the_session_goes_on() {
     in_every_mode(|url| {
         let mut db = Client::connect(url)?;

@@ -20,11 +20,13 @@
 //! A query and its parameters go out in one piece, and nothing is left behind in the session.
 //! Numbers, booleans and bytes say their types, strings leave theirs to the server: a string can
 //! be a parameter of any type, a date or a JSON document for example, and any value of a row can
-//! be had as a string.
+//! be had as a string. Arrays are vectors. The features `json`, `uuid` and `jiff` add
+//! `serde_json::Value`, `uuid::Uuid`, and jiff's timestamps, dates and times.
 //!
 //! Every wait can be interrupted by a deadline or a cancellation. The next use of the connection
 //! then cancels what still runs and drops what it sends, so no answer is taken for another's.
 
+mod array;
 mod cancel;
 mod client;
 mod config;

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::str::FromStr;
 
-type Failed = Box<dyn Error + Send + Sync>;
+pub(super) type Failed = Box<dyn Error + Send + Sync>;
 
 /// The types of `pg_type` whose values are taken apart here.
 pub(super) mod oid {
@@ -15,6 +15,7 @@ pub(super) mod oid {
     pub(crate) const INT4: u32 = 23;
     pub(crate) const FLOAT4: u32 = 700;
     pub(crate) const FLOAT8: u32 = 701;
+    pub(crate) const BYTEA_ARRAY: u32 = 1001;
 }
 
 /// How the bytes of a parameter are meant.
@@ -35,6 +36,16 @@ pub trait ToSql {
 
     /// Appends its bytes to `out`.
     fn encode(&self, out: &mut Vec<u8>) -> Encoding;
+
+    /// Appends its text format to `out`, for an element of an array.
+    fn element(&self, out: &mut Vec<u8>) -> Encoding {
+        self.encode(out)
+    }
+
+    /// Whether it is an array itself.
+    fn is_array(&self) -> bool {
+        false
+    }
 }
 
 /// What the value of a column can be had as.
@@ -67,6 +78,11 @@ macro_rules! numbers {
                 out.extend_from_slice(&self.to_be_bytes());
                 Encoding::Binary
             }
+
+            fn element(&self, out: &mut Vec<u8>) -> Encoding {
+                out.extend_from_slice(self.to_string().as_bytes());
+                Encoding::Text
+            }
         }
 
         impl FromSql<'_> for $type {
@@ -86,6 +102,11 @@ impl ToSql for bool {
     fn encode(&self, out: &mut Vec<u8>) -> Encoding {
         out.push(u8::from(*self));
         Encoding::Binary
+    }
+
+    fn element(&self, out: &mut Vec<u8>) -> Encoding {
+        out.push(if *self { b't' } else { b'f' });
+        Encoding::Text
     }
 }
 
@@ -141,6 +162,15 @@ impl ToSql for [u8] {
         out.extend_from_slice(self);
         Encoding::Binary
     }
+
+    fn element(&self, out: &mut Vec<u8>) -> Encoding {
+        out.extend_from_slice(b"\\x");
+        for byte in self {
+            let digit = |half| char::from_digit(u32::from(half), 16).map_or(b'0', |digit| digit as u8);
+            out.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+        }
+        Encoding::Text
+    }
 }
 
 impl ToSql for Vec<u8> {
@@ -150,6 +180,10 @@ impl ToSql for Vec<u8> {
 
     fn encode(&self, out: &mut Vec<u8>) -> Encoding {
         self.as_slice().encode(out)
+    }
+
+    fn element(&self, out: &mut Vec<u8>) -> Encoding {
+        self.as_slice().element(out)
     }
 }
 
@@ -177,6 +211,14 @@ impl<T: ToSql> ToSql for Option<T> {
     fn encode(&self, out: &mut Vec<u8>) -> Encoding {
         self.as_ref().map_or(Encoding::Null, |value| value.encode(out))
     }
+
+    fn element(&self, out: &mut Vec<u8>) -> Encoding {
+        self.as_ref().map_or(Encoding::Null, |value| value.element(out))
+    }
+
+    fn is_array(&self) -> bool {
+        self.as_ref().is_some_and(ToSql::is_array)
+    }
 }
 
 impl<'a, T: FromSql<'a>> FromSql<'a> for Option<T> {
@@ -197,6 +239,45 @@ impl<T: ToSql + ?Sized> ToSql for &T {
     fn encode(&self, out: &mut Vec<u8>) -> Encoding {
         (**self).encode(out)
     }
+
+    fn element(&self, out: &mut Vec<u8>) -> Encoding {
+        (**self).element(out)
+    }
+
+    fn is_array(&self) -> bool {
+        (**self).is_array()
+    }
+}
+
+/// A type whose text format here is the server's.
+#[cfg(any(feature = "json", feature = "uuid", feature = "jiff"))]
+macro_rules! texts {
+    ($($feature:literal: $($type:ty),+;)+) => {$($(
+        #[cfg(feature = $feature)]
+        impl ToSql for $type {
+            fn type_oid(&self) -> u32 {
+                oid::UNKNOWN
+            }
+
+            fn encode(&self, out: &mut Vec<u8>) -> Encoding {
+                out.extend_from_slice(self.to_string().as_bytes());
+                Encoding::Text
+            }
+        }
+
+        #[cfg(feature = $feature)]
+        impl FromSql<'_> for $type {
+            fn from_text(_type_oid: u32, text: &str) -> Result<Self, Failed> {
+                Ok(text.parse()?)
+            }
+        }
+    )+)+};
+}
+#[cfg(any(feature = "json", feature = "uuid", feature = "jiff"))]
+texts! {
+    "json": serde_json::Value;
+    "uuid": uuid::Uuid;
+    "jiff": jiff::Timestamp, jiff::civil::Date, jiff::civil::Time, jiff::civil::DateTime;
 }
 
 /// For [`Row::parse`](super::Row::parse).
