@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -221,6 +222,70 @@ fn libraries() {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert_eq!(text, "1000 orders\nthe kitchen says soup is ready\n", "{output:?}");
+    }
+}
+
+#[test]
+fn tail() {
+    let server = postgres::Server::start(&["listen_addresses=".to_owned()]);
+    let database = format!("host={} user=postgres dbname=balrog", server.directory);
+    for mode in Runtime::all() {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_tail"))
+            .args(["--mode", &mode.to_string(), &database, "kitchen"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut next = || lines.next().unwrap().unwrap();
+        let say = |what: &str| {
+            let mut db = balrog::postgres::Client::connect(&database).unwrap();
+            db.query("select pg_notify('kitchen', $1)", &[&what]).unwrap();
+        };
+        assert_eq!(next(), "listening");
+        say("soup is ready");
+        assert_eq!(next(), "soup is ready");
+        server.exchange("stop fast");
+        server.exchange("start");
+        assert_eq!(next(), "listening");
+        say("stew is ready");
+        assert_eq!(next(), "stew is ready");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
+#[test]
+fn crawler() {
+    const PAGES: usize = 60;
+    static AT_ONCE: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+    let site = balrog::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let start = format!("http://{}/0", site.local_addr().unwrap());
+    // Each page links to the next ones, to itself, and to one that is not there.
+    let page = |request: &mut Request<'_>| {
+        MOST.fetch_max(AT_ONCE.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(10));
+        AT_ONCE.fetch_sub(1, Ordering::SeqCst);
+        let Ok(number) = request.path()[1..].parse::<usize>() else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
+        let next = (1..=2).map(|step| 2 * number + step).filter(|next| *next < PAGES);
+        let links: String = next.map(|next| format!("<a href=\"/{next}\">next</a>")).collect();
+        format!("{links} <a href=\"/{number}\">here</a> <a href=\"/lost\">lost</a>").into_response()
+    };
+    thread::spawn(move || HttpServer::new().serve(site, page));
+    for mode in Runtime::all() {
+        MOST.store(0, Ordering::SeqCst);
+        let output = Command::new(env!("CARGO_BIN_EXE_crawler"))
+            .args(["--mode", &mode.to_string(), &start, "5"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(text.lines().filter(|line| line.starts_with("200 /")).count(), PAGES, "{output:?}");
+        assert!(text.contains("404 /lost\n") && text.lines().count() == PAGES + 1, "{text}");
+        let most = MOST.load(Ordering::SeqCst);
+        assert!((2..=5).contains(&most), "{most} at once");
     }
 }
 
