@@ -28,7 +28,7 @@ TEXT = {"text", "rust", "toml"}
 
 def blocks(path):
     """The document's blocks of code: language and text."""
-    return re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / path).read_text(), re.S | re.M)
+    return re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", (ROOT / path).read_text(), re.S | re.M)
 
 
 def documents():

@@ -177,12 +177,10 @@ wire.sendall(
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\nSec-WebSocket-Version: 13\\r\\n\\r\\n"
 )
 assert b" 101 " in wire.recv(4096)
-pings, sent = b"\\x89\\x80\\x00\\x00\\x00\\x00" * 20_000, 0
+pings = b"\\x89\\x80\\x00\\x00\\x00\\x00" * 20_000
 while True:
     wire.sendall(pings)
-    sent += 20_000
-    if sent % 1_000_000 == 0:
-        print(sent, flush=True)
+    print("flooding", flush=True)
 """
 
 
@@ -191,7 +189,7 @@ def test_a_flood_of_pings_keeps_nobody_out(server):
     command = [sys.executable, "-c", FLOOD, server.host, str(server.port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as flood:
         try:
-            assert flood.stdout.readline() == "1000000\n"
+            assert flood.stdout.readline() == "flooding\n"
             for _ in range(20):
                 begun = time.monotonic()
                 assert get(server, "body") == [0, None]

@@ -173,10 +173,14 @@ impl Inner {
 
     /// Calls the connection again when others had their turn.
     pub(crate) fn soon(&mut self, hub: &Hub) {
-        let now = Instant::now();
+        self.again(hub, Instant::now());
+    }
+
+    /// Calls the connection again at `at`.
+    pub(crate) fn again(&mut self, hub: &Hub, at: Instant) {
         if let Some(key) = self.key {
-            self.armed = Some(now);
-            hub.arm(key, now);
+            self.armed = Some(at);
+            hub.arm(key, at);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use balrog_proto::websocket::{Peer, PeerEvent};
 use balrog_proto::{Error, Link, Step};
@@ -172,11 +172,20 @@ impl Conn {
     }
 }
 
+/// So many pings of one turn are a flood, which is then read no further for a while.
+const PINGS: u32 = 1_000;
+const PAUSE: Duration = Duration::from_millis(50);
+
 impl crate::server::connection::Inner {
     /// Turns bytes into messages until there are no more, or no more are wanted. `true`: over.
     fn feed(&mut self, hub: &Hub) -> bool {
-        let mut reads = 0;
+        let (mut reads, mut pings) = (0, 0);
         loop {
+            if pings == PINGS {
+                // Read on at once, it would keep the thread busy and get nothing for it.
+                self.again(hub, Instant::now() + PAUSE);
+                return false;
+            }
             let (Protocol::WebSocket(link), Some(inbound)) = (&mut self.protocol, &mut self.inbound) else {
                 return true;
             };
@@ -188,9 +197,9 @@ impl crate::server::connection::Inner {
                 Ok(Step::Event(PeerEvent::Text(text))) => inbound.push(Message::Text(text.to_owned())),
                 Ok(Step::Event(PeerEvent::Binary(data))) => inbound.push(Message::Binary(data.to_owned())),
                 // Messages come whole, and nobody here waits for room to send.
+                Ok(Step::Event(PeerEvent::Ping(_))) => pings += 1,
                 Ok(Step::Event(
-                    PeerEvent::Ping(_)
-                    | PeerEvent::Pong(_)
+                    PeerEvent::Pong(_)
                     | PeerEvent::TextPart { .. }
                     | PeerEvent::BinaryPart { .. }
                     | PeerEvent::Writable,
