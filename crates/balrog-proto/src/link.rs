@@ -55,6 +55,9 @@ pub trait Machine {
         let _ = (now, n);
     }
 
+    /// Gives back storage that holds nothing: nothing may happen for long.
+    fn shrink(&mut self) {}
+
     /// How many bytes at the front of the inbox the last event borrowed: used up, and to be
     /// discarded at the next step.
     fn borrowed(&self) -> usize {
@@ -338,6 +341,15 @@ impl<M: Machine> Link<M> {
         self.failed.is_none() && !self.inbox.is_eof() && self.machine.interest().read
     }
 
+    /// Gives back the storage of empty buffers. For a driver that begins to wait: an idle
+    /// connection then holds the struct only. While messages follow each other, a little stays
+    /// for the next one.
+    pub fn shrink(&mut self) {
+        self.inbox.shrink();
+        self.outbox.shrink();
+        self.machine.shrink();
+    }
+
     /// The machine's own state.
     pub const fn machine(&self) -> &M {
         &self.machine
@@ -397,6 +409,8 @@ mod tests {
             link.finish().unwrap();
             assert!(matches!(link.poll_event(now), Ok(Step::NeedInput)));
             link.transmitted(link.unsent());
+            assert!(size_of::<Link<Server>>() + link.heap() + link.machine().heap() <= 3 * 1024);
+            link.shrink();
             let held = size_of::<Link<Server>>() + link.heap() + link.machine().heap();
             assert!(held <= 512, "{held} bytes");
         }

@@ -139,6 +139,7 @@ impl<M: Machine> Connection<M> {
             }
             Err(error) => {
                 self.link.received(0);
+                self.link.shrink();
                 Err(error)
             }
         }

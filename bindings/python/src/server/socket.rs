@@ -52,7 +52,10 @@ pub(crate) fn receive<M: Machine>(fd: &OwnedFd, link: &mut Link<M>) -> Received 
                 link.receive(&buffer[..n]);
                 Received::Bytes(n == buffer.len())
             }
-            Err(Errno::AGAIN) => Received::Blocked,
+            Err(Errno::AGAIN) => {
+                link.shrink();
+                Received::Blocked
+            }
             Err(_) => Received::Gone,
         }
     })

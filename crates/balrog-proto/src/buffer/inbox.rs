@@ -1,5 +1,9 @@
 /// The most that is made ready for one read, however much the peer declared.
 const AHEAD: usize = 64 * 1024;
+/// Room for the first bytes: a peer that sends byte after byte makes it grow seldom.
+const FIRST: usize = 256;
+/// Storage up to this size stays while messages come and go; more goes back as soon as it is empty.
+const KEPT: usize = 1024;
 
 /// Bytes from the peer that the machine has not used up, in one piece.
 ///
@@ -8,7 +12,7 @@ const AHEAD: usize = 64 * 1024;
 ///          0       start              end                bytes.len()
 /// ```
 ///
-/// Empty, it owns no storage: an idle connection costs the struct only.
+/// Empty, it keeps what the next small message needs, until [`Inbox::shrink`].
 #[derive(Debug, Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
@@ -17,6 +21,8 @@ pub struct Inbox {
     /// How many bytes were used up since the connection began.
     position: u64,
     eof: bool,
+    /// The byte that came last, if it came alone; NUL if not, or if the peer sends nothing more.
+    alone: u8,
     /// How many bytes were ever moved to make room, for the test that this stays linear.
     #[cfg(test)]
     moved: usize,
@@ -26,22 +32,20 @@ impl Inbox {
     /// Appends what was read.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
-        match bytes {
-            // Byte after byte is how a slow peer sends.
-            [byte] if self.start == 0 && self.end == self.bytes.len() => {
-                self.bytes.push(*byte);
-                self.end += 1;
-            }
-            _ => self.append(bytes),
+        // Byte after byte is how a slow peer sends.
+        if let [byte] = bytes
+            && let Some(space) = self.bytes.get_mut(self.end)
+        {
+            *space = *byte;
+            self.end += 1;
+            self.alone = *byte;
+        } else {
+            self.append(bytes);
         }
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        if self.bytes.capacity() == 0 {
-            self.bytes = bytes.to_vec();
-            self.end = bytes.len();
-            return;
-        }
+        self.alone = 0;
         self.compact();
         let end = self.end + bytes.len();
         match self.bytes.get_mut(self.end..end) {
@@ -50,6 +54,10 @@ impl Inbox {
                 self.bytes.truncate(self.end);
                 self.reserve(end);
                 self.bytes.extend_from_slice(bytes);
+                // Little storage is made ready whole.
+                if self.bytes.capacity() <= KEPT {
+                    self.bytes.resize(self.bytes.capacity(), 0);
+                }
             }
         }
         self.end = end;
@@ -58,12 +66,12 @@ impl Inbox {
     /// Room for `end` bytes in all. New storage takes over what is not used up, and no more:
     /// the allocator would copy everything.
     fn reserve(&mut self, end: usize) {
-        if self.bytes.capacity() < end && self.end > 0 {
+        if self.bytes.capacity() < end {
             #[cfg(test)]
             {
                 self.moved += self.end;
             }
-            let mut grown = Vec::with_capacity(end.max(2 * self.end));
+            let mut grown = Vec::with_capacity(end.max(2 * self.end).max(FIRST));
             grown.extend_from_slice(&self.bytes[..self.end]);
             self.bytes = grown;
         }
@@ -84,7 +92,16 @@ impl Inbox {
     /// `n` bytes were read into [`Inbox::space`].
     pub fn received(&mut self, n: usize) {
         self.end = self.bytes.len().min(self.end + n);
-        self.give_back();
+        self.alone = 0;
+        self.emptied();
+    }
+
+    /// Gives its storage back, if it is empty.
+    pub fn shrink(&mut self) {
+        if self.is_empty() {
+            (self.start, self.end) = (0, 0);
+            self.bytes = Vec::new();
+        }
     }
 
     /// What has not been used up.
@@ -105,7 +122,7 @@ impl Inbox {
         let n = n.min(self.end - self.start);
         self.start += n;
         self.position += n as u64;
-        self.give_back();
+        self.emptied();
     }
 
     /// Whether everything is used up.
@@ -114,10 +131,10 @@ impl Inbox {
         self.start == self.end
     }
 
-    /// The last byte that came, used up or not.
+    /// The byte that came last, if it came alone; NUL if not, or if it is the end.
     #[inline]
-    pub(crate) fn last(&self) -> Option<u8> {
-        self.bytes.get(self.end.wrapping_sub(1)).copied()
+    pub(crate) const fn alone(&self) -> u8 {
+        self.alone
     }
 
     /// How many bytes are not used up.
@@ -133,7 +150,7 @@ impl Inbox {
 
     /// The peer sends nothing more.
     pub fn set_eof(&mut self) {
-        self.eof = true;
+        (self.eof, self.alone) = (true, 0);
     }
 
     /// Whether the peer sends nothing more.
@@ -148,10 +165,12 @@ impl Inbox {
     }
 
     #[inline]
-    fn give_back(&mut self) {
-        if self.start == self.end && self.bytes.capacity() > 0 {
+    fn emptied(&mut self) {
+        if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            self.bytes = Vec::new();
+            if self.bytes.capacity() > KEPT {
+                self.bytes = Vec::new();
+            }
         }
     }
 
@@ -181,15 +200,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_inbox_owns_nothing() {
+    fn an_empty_inbox_keeps_little_and_nothing_once_shrunk() {
         let mut inbox = Inbox::default();
-        inbox.push(&[0; 100_000]);
-        inbox.discard(100_000);
+        for size in [100_000, KEPT, 1] {
+            inbox.push(&vec![0; size]);
+            inbox.shrink();
+            assert_eq!(inbox.len(), size, "what is not used up stays");
+            inbox.discard(size);
+            assert!(inbox.capacity() <= KEPT);
+        }
+        inbox.shrink();
         assert_eq!(inbox.capacity(), 0);
-        inbox.space(100);
+        inbox.space(100_000);
         inbox.received(0);
         assert_eq!(inbox.capacity(), 0);
-        assert_eq!(inbox.position(), 100_000);
+        assert_eq!(inbox.position(), 100_001 + KEPT as u64);
     }
 
     #[test]

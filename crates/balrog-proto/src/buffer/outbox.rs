@@ -7,13 +7,15 @@ const OWN_SEGMENT: usize = 16 * 1024;
 const SHARE_FROM: usize = 1024;
 /// Room for the first small writes: most answers have their whole head in it.
 const FIRST: usize = 256;
+/// Storage up to this size stays when everything is sent; more goes back at once.
+const KEPT: usize = 1024;
 /// Unsent bytes from which on the owner should hold back, and below which it may go on.
 const HIGH_WATER: usize = 256 * 1024;
 const LOW_WATER: usize = 64 * 1024;
 
 /// Bytes for the peer. Small writes share a segment, so that one system call sends them all.
 ///
-/// Empty, it owns no storage.
+/// Empty, it keeps what the next small message needs, until [`Outbox::shrink`].
 #[derive(Debug)]
 pub struct Outbox {
     /// Complete segments, sent before `tail`.
@@ -218,10 +220,18 @@ impl Outbox {
         self.sent += n;
         if self.len == 0 {
             self.sent = 0;
-            self.tail = Vec::new();
-            if self.queue.capacity() > 0 {
-                self.queue = VecDeque::new();
+            self.tail.clear();
+            if self.tail.capacity() > KEPT || self.queue.capacity() > 0 {
+                self.shrink();
             }
+        }
+    }
+
+    /// Gives its storage back, if it is empty.
+    pub fn shrink(&mut self) {
+        if self.len == 0 {
+            self.tail = Vec::new();
+            self.queue = VecDeque::new();
         }
     }
 

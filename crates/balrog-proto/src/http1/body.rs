@@ -8,7 +8,7 @@ use crate::{Error, Phase};
 
 /// Chunks up to this size are moved together behind the one before them, in place: one event
 /// then stands for many. A larger one costs more to move than an event does.
-const JOIN: u64 = 1024;
+const JOIN: u64 = 256;
 
 /// What an owner wants to see of a chunked body besides its payload.
 #[derive(Debug, Clone, Copy, Default)]
@@ -158,6 +158,7 @@ impl Body {
     /// # Errors
     ///
     /// The framing is broken or over a limit: where the body ends can no longer be told.
+    #[inline]
     pub(crate) fn next(
         &mut self,
         input: &mut [u8],
@@ -165,15 +166,26 @@ impl Body {
         wanted: Wanted,
         limits: &Limits,
     ) -> Result<(usize, Piece), Error> {
-        let mut used = 0;
-        // Between two chunks, where nothing is out of the ordinary.
-        if self.state == State::DataCr
+        if matches!(self.state, State::DataCr)
             && !wanted.extensions
-            && let [b'\r', b'\n', rest @ ..] = &*input
-            && let Some((size @ 1.., line)) = size_line(rest)
+            && let Some(data) = whole_chunk(input)
         {
-            (used, self.state) = (2 + line, State::Data(size));
+            return Ok((data.end, Piece::Data(data)));
         }
+        if matches!(self.state, State::Done) {
+            return Ok((0, Piece::Done));
+        }
+        self.next_of_any(input, parser, wanted, limits)
+    }
+
+    fn next_of_any(
+        &mut self,
+        input: &mut [u8],
+        parser: &mut Parser,
+        wanted: Wanted,
+        limits: &Limits,
+    ) -> Result<(usize, Piece), Error> {
+        let mut used = 0;
         loop {
             match self.state {
                 State::Data(left) => {
@@ -185,7 +197,7 @@ impl Body {
                     used += n;
                     self.state = after_data(left - n as u64);
                     // A chunk whose extensions are wanted is an event of its own.
-                    if self.state == State::DataCr && !wanted.extensions {
+                    if self.state == State::DataCr && n as u64 <= JOIN && !wanted.extensions {
                         join(input, &mut used, &mut data);
                     }
                     return Ok((used, Piece::Data(data)));
@@ -348,6 +360,17 @@ impl Body {
     }
 }
 
+/// The payload of the chunk that follows one, if all of it is there, nothing is out of the ordinary
+/// and it is too large to be joined.
+#[inline]
+fn whole_chunk(input: &[u8]) -> Option<Range<usize>> {
+    let [b'\r', b'\n', rest @ ..] = input else { return None };
+    let (size, line) = size_line(rest)?;
+    let from = 2 + line;
+    let data = from..from.checked_add(usize::try_from(size).ok()?)?;
+    (size > JOIN && data.end <= input.len()).then_some(data)
+}
+
 /// Moves the payload of whole small chunks that follow behind `data`, one after the other. Behind
 /// the last of them, again, the end of a chunk is awaited.
 #[inline]
@@ -381,16 +404,16 @@ fn at_most(left: u64, available: usize) -> usize {
 /// A whole size line without extensions, as nearly all are, and how long it is.
 #[inline]
 fn size_line(input: &[u8]) -> Option<(u64, usize)> {
-    let (mut size, mut at) = (0, 0);
-    while at < 16 {
-        let digit = HEX[usize::from(*input.get(at)?)];
+    let mut size = 0;
+    for (at, &byte) in input.iter().take(17).enumerate() {
+        let digit = HEX[usize::from(byte)];
         if digit == NOT_HEX {
-            break;
+            let ends = at > 0 && byte == b'\r' && input.get(at + 1) == Some(&b'\n');
+            return ends.then_some((size, at + 2));
         }
         size = size << 4 | u64::from(digit);
-        at += 1;
     }
-    (at > 0 && matches!(input.get(at..), Some([b'\r', b'\n', ..]))).then_some((size, at + 2))
+    None
 }
 
 const NOT_HEX: u8 = 0xff;

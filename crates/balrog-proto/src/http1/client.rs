@@ -356,6 +356,10 @@ impl Machine for Client {
         self.body.bulk_received(n);
     }
 
+    fn shrink(&mut self) {
+        self.parser.shrink();
+    }
+
     fn borrowed(&self) -> usize {
         self.used
     }

@@ -4,6 +4,11 @@ use crate::http1::trailers::is_forbidden;
 
 /// Writes a status line. The reason may be empty.
 pub(crate) fn write_status(out: &mut Vec<u8>, status: u16, reason: &str) -> Result<(), Misuse> {
+    // By far the most frequent one.
+    if status == 200 && reason == "OK" {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return Ok(());
+    }
     if !(100..=999).contains(&status) {
         return Err(Misuse("a status code has three digits"));
     }
@@ -11,8 +16,7 @@ pub(crate) fn write_status(out: &mut Vec<u8>, status: u16, reason: &str) -> Resu
         return Err(Misuse("the reason phrase has a control character"));
     }
     out.extend_from_slice(b"HTTP/1.1 ");
-    write_number(out, u64::from(status));
-    out.push(b' ');
+    write_number(out, u64::from(status), b" ");
     out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
     Ok(())
@@ -27,6 +31,7 @@ pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Resul
     if !is_field_value(value) {
         return Err(Misuse("a header value has a control character"));
     }
+    out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -36,22 +41,23 @@ pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Resul
 
 pub(crate) fn write_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"Content-Length: ");
-    write_number(out, length);
-    out.extend_from_slice(b"\r\n");
+    write_number(out, length, b"\r\n");
 }
 
-fn write_number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
+/// Writes a number and the few bytes that follow it.
+fn write_number<const N: usize>(out: &mut Vec<u8>, mut number: u64, end: &[u8; N]) {
+    let mut line = [0_u8; 24];
+    let mut at = line.len() - N;
+    line[at..].copy_from_slice(end);
     loop {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
+        line[at] = b'0' + (number % 10) as u8;
         number /= 10;
         if number == 0 {
             break;
         }
     }
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(&line[at..]);
 }
 
 /// Appends `data` as one chunk; nothing if it is empty, for that would end the body.

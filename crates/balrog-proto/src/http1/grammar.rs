@@ -2,11 +2,11 @@
 
 use std::net::Ipv6Addr;
 
-use crate::http1::scan::{token_end, value_end};
+use crate::http1::scan::{all_token, all_value};
 
 /// `token`: one or more `tchar`.
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && token_end(bytes) == bytes.len()
+    !bytes.is_empty() && all_token(bytes)
 }
 
 #[inline]
@@ -28,7 +28,7 @@ const TCHAR: [bool; 256] = {
 
 /// `field-value` without its surrounding whitespace: visible, SP, HTAB, obs-text.
 pub(crate) fn is_field_value(bytes: &[u8]) -> bool {
-    value_end(bytes) == bytes.len()
+    all_value(bytes)
 }
 
 pub(crate) const fn is_field_byte(byte: u8) -> bool {
@@ -69,13 +69,8 @@ fn authority(bytes: &[u8]) -> Option<&[u8]> {
             (is_ip_literal(&inner[..end]), &inner[end + 1..])
         }
         _ => {
-            let mut percent = false;
-            let other = |&byte: &u8| {
-                percent |= byte == b'%';
-                !REG_NAME[usize::from(byte)]
-            };
-            let end = bytes.iter().position(other).unwrap_or(bytes.len());
-            (end > 0 && (!percent || is_percent_encoded(&bytes[..end])), &bytes[end..])
+            let end = reg_name_end(bytes)?;
+            (end > 0, &bytes[end..])
         }
     };
     match rest {
@@ -93,7 +88,7 @@ fn is_ip_literal(bytes: &[u8]) -> bool {
     if let [b'v' | b'V', rest @ ..] = bytes {
         let Some(dot) = rest.iter().position(|&byte| byte == b'.') else { return false };
         let (version, address) = (&rest[..dot], &rest[dot + 1..]);
-        let good = |&byte: &u8| byte == b':' || (byte != b'%' && REG_NAME[usize::from(byte)]);
+        let good = |&byte: &u8| byte == b':' || REG_NAME[usize::from(byte)];
         return !version.is_empty()
             && version.iter().all(u8::is_ascii_hexdigit)
             && !address.is_empty()
@@ -102,29 +97,33 @@ fn is_ip_literal(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
-/// The bytes of `reg-name`, but the comma: unreserved, "%", sub-delims.
+/// The bytes of `reg-name`, but the comma and "%": unreserved, sub-delims.
 const REG_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_usize;
     while byte < 256 {
         table[byte] = matches!(byte as u8,
-            b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
             | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z');
         byte += 1;
     }
     table
 };
 
-/// `pct-encoded = "%" HEXDIG HEXDIG`, wherever there is a "%".
-fn is_percent_encoded(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    while let Some(at) = memchr::memchr(b'%', rest) {
-        match &rest[at + 1..] {
-            [a, b, tail @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => rest = tail,
-            _ => return false,
+/// How long the `reg-name` is that `bytes` begin with; none where a "%" begins no `pct-encoded`.
+#[inline]
+fn reg_name_end(bytes: &[u8]) -> Option<usize> {
+    let mut end = 0;
+    loop {
+        let rest = &bytes[end..];
+        end += rest.iter().position(|&byte| !REG_NAME[usize::from(byte)]).unwrap_or(rest.len());
+        // pct-encoded = "%" HEXDIG HEXDIG
+        match &bytes[end..] {
+            [b'%', a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => end += 3,
+            [b'%', ..] => return None,
+            _ => return Some(end),
         }
     }
-    true
 }
 
 /// `port = *DIGIT`, and a number that a port can have.

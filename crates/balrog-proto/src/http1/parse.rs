@@ -9,6 +9,8 @@ use crate::http1::scan::{token_end, value_end};
 
 /// Positions are kept in 16 bits.
 pub(crate) const LONGEST: usize = 65_000;
+/// No first line is shorter, its CRLF included: `A / HTTP/1.1`, `HTTP/1.1 200`.
+const SHORTEST: usize = 14;
 /// Room for so many fields is made at once.
 const FIELDS: usize = 16;
 
@@ -52,7 +54,8 @@ pub(crate) struct Parser {
     scanned: usize,
     /// With more bytes than these in an incomplete line, a limit may be broken.
     soft: usize,
-    /// If not 0: with so many bytes, the last of them decides whether anything can be said.
+    /// While no more than these are scanned, one byte more decides by itself whether anything can
+    /// be said.
     glance: usize,
     /// Where the section begins: behind an empty line, if there was one.
     start: usize,
@@ -68,24 +71,18 @@ impl Parser {
     /// said. Byte after byte is how a slow peer sends.
     #[inline]
     pub(crate) fn glance(&mut self, length: usize, last: u8) -> bool {
-        if length != self.glance {
+        if length != self.scanned + 1 || self.scanned >= self.glance {
             return false;
         }
         if IS_STOP[usize::from(last)] {
-            // Whatever comes behind a CR decides.
-            (self.scanned, self.glance) = (length - 1, 0);
+            if last == b'\r' {
+                // Whatever comes behind it decides.
+                self.glance = 0;
+            }
             return last == b'\r';
         }
         self.scanned = length;
-        self.glance = if length < self.soft { length + 1 } else { 0 };
         true
-    }
-
-    /// Up to `scanned`, which is all there is, nothing can be said. Trailers are read in another
-    /// state, whose clock has to be looked after.
-    fn set_glance<S: Section>(&mut self) {
-        let more = S::FIRST_LINE && self.scanned > 0 && self.scanned < self.soft;
-        self.glance = if more { self.scanned + 1 } else { 0 };
     }
 
     /// Reads what there is of a section that begins with `bytes`. `Some` when it is complete:
@@ -102,7 +99,6 @@ impl Parser {
         if self.scanned > 0 {
             if stop::<S>(bytes, self.scanned) == bytes.len() {
                 self.scanned = bytes.len();
-                self.set_glance::<S>();
                 if bytes.len() > self.soft {
                     self.check(bytes.len() - 1, bytes.len(), &S::caps(limits))?;
                 }
@@ -155,6 +151,10 @@ impl Parser {
                         });
                     }
                     self.line = end + 2;
+                    if self.line == bytes.len() {
+                        self.incomplete::<S>(self.line, caps);
+                        return Ok(None);
+                    }
                 }
                 Some(b'\r') if name_end == 0 && line.get(1) == Some(&b'\n') => {
                     self.check(at, at + 2, caps)?;
@@ -176,7 +176,13 @@ impl Parser {
             }
             (self.start, self.line) = (2, 2);
         }
-        match section.first_line(bytes, self.line) {
+        let at = self.line;
+        if bytes.len() < at + SHORTEST {
+            let error =
+                |_: &[u8], _: &[u8]| section.first_line(bytes, at).err().unwrap_or_else(crlf_expected);
+            return self.broken_line::<S>(bytes, caps, error).map(|_| false);
+        }
+        match section.first_line(bytes, at) {
             Ok(end) if is_crlf(bytes, end) => {
                 self.check(end, end + 2, caps)?;
                 (self.line, self.begun) = (end + 2, true);
@@ -206,18 +212,24 @@ impl Parser {
             self.check(stop, seen, caps)?;
             return Err(error(&bytes[self.line..stop], &bytes[stop..seen]));
         }
-        // 0 would mean that nothing is known; there is nothing to know of no bytes.
-        self.scanned = stop;
-        let line = if self.begun { caps.line } else { caps.first_line };
-        self.soft = (self.line + line).min(self.start + caps.total.0);
-        // Behind a CR, any byte decides.
-        self.glance = 0;
-        if stop == bytes.len() {
-            self.set_glance::<S>();
+        self.incomplete::<S>(stop, caps);
+        if stop < bytes.len() {
+            // Behind a CR, any byte decides.
+            self.glance = 0;
         }
         // The last byte may be the CR of the line's end.
         self.check(bytes.len().saturating_sub(1).max(self.line), bytes.len(), caps)?;
         Ok(None)
+    }
+
+    /// There is nothing in the current line, up to `scanned`, that it could end with.
+    fn incomplete<S: Section>(&mut self, scanned: usize, caps: &Caps) {
+        // 0 would mean that nothing is known; there is nothing to know of no bytes.
+        self.scanned = scanned;
+        let line = if self.begun { caps.line } else { caps.first_line };
+        self.soft = (self.line + line).min(self.start + caps.total.0);
+        // Trailers are read in another state, whose clock has to be looked after.
+        self.glance = if S::FIRST_LINE && scanned > 0 { self.soft } else { 0 };
     }
 
     /// The current line has its content up to `end`, and the section its bytes up to `total`. Of
@@ -268,9 +280,21 @@ impl Parser {
         self.fields.capacity() * size_of::<Field>()
     }
 
-    /// Gets ready for the next section, and gives back what it holds.
+    /// Gets ready for the next section. Room for many fields is given back.
     pub(crate) fn reset(&mut self) {
-        *self = Self::default();
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        if fields.capacity() > FIELDS {
+            fields = Vec::new();
+        }
+        *self = Self { fields, ..Self::default() };
+    }
+
+    /// Gives back its room, if it is empty.
+    pub(crate) fn shrink(&mut self) {
+        if self.fields.is_empty() {
+            self.fields = Vec::new();
+        }
     }
 }
 

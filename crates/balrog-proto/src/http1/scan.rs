@@ -30,6 +30,31 @@ fn find(bytes: &[u8], mask: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool) -> usi
     at + rest.iter().position(|&byte| is(byte)).unwrap_or(rest.len())
 }
 
+/// Whether `mask` marks no byte, or those that it does mark pass `is` too.
+#[inline]
+fn all(bytes: &[u8], mask: impl Fn(u64) -> u64, is: impl Fn(u8) -> bool) -> bool {
+    let Some(last) = bytes.last_chunk::<8>() else { return bytes.iter().all(|&byte| is(byte)) };
+    // The last word may overlap the one before it.
+    let marked = bytes
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .fold(mask(u64::from_le_bytes(*last)), |marked, word| marked | mask(u64::from_le_bytes(*word)));
+    marked == 0 || bytes.iter().all(|&byte| is(byte))
+}
+
+/// Whether every byte is a `tchar`.
+#[inline]
+pub(crate) fn all_token(bytes: &[u8]) -> bool {
+    all(bytes, not_simple, is_tchar)
+}
+
+/// Whether no byte is a control character but HTAB.
+#[inline]
+pub(crate) fn all_value(bytes: &[u8]) -> bool {
+    all(bytes, control, |byte| byte == b'\t' || !byte.is_ascii_control())
+}
+
 /// How long the token is that `bytes` begin with: up to the first byte that is no `tchar`.
 #[inline]
 pub(crate) fn token_end(bytes: &[u8]) -> usize {
@@ -124,6 +149,21 @@ mod tests {
     fn values_end_where_they_should() {
         same(value_end, |byte| byte == b'\t' || !byte.is_ascii_control(), 0xff);
         same(value_end, |byte| byte == b'\t' || !byte.is_ascii_control(), b'~');
+    }
+
+    #[test]
+    fn whole_tokens_and_values_are_told() {
+        same(|bytes| if all_token(bytes) { bytes.len() } else { token_end(bytes) }, is_tchar, b'a');
+        let member = |byte: u8| byte == b'\t' || !byte.is_ascii_control();
+        same(|bytes| if all_value(bytes) { bytes.len() } else { value_end(bytes) }, member, 0xff);
+        // And never no for a yes.
+        for length in 0..40 {
+            for byte in 0..=255_u8 {
+                let bytes = vec![byte; length];
+                assert_eq!(all_token(&bytes), token_end(&bytes) == length, "{bytes:x?}");
+                assert_eq!(all_value(&bytes), value_end(&bytes) == length, "{bytes:x?}");
+            }
+        }
     }
 
     #[test]

@@ -409,7 +409,7 @@ impl Machine for Server {
     #[inline]
     fn glance(&mut self, inbox: &Inbox) -> bool {
         // Only the parser of a head says yes, and its clock runs by then.
-        !inbox.is_eof() && inbox.last().is_some_and(|last| self.parser.glance(inbox.len(), last))
+        self.parser.glance(inbox.len(), inbox.alone())
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -434,6 +434,10 @@ impl Machine for Server {
     fn bulk_received(&mut self, now: Instant, n: u64) {
         self.body.bulk_received(n);
         self.progress(now, n);
+    }
+
+    fn shrink(&mut self) {
+        self.parser.shrink();
     }
 
     fn borrowed(&self) -> usize {

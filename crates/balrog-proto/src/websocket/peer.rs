@@ -500,13 +500,15 @@ mod tests {
 
     #[test]
     fn an_idle_link_costs_its_struct() {
-        let link = used(Peer::server(Limits::default()));
+        let mut link = used(Peer::server(Limits::default()));
+        link.shrink();
         let message = link.machine.incoming.heap();
         let cost = size_of::<Link<Peer>>() + link.heap() + message;
         assert!(cost <= 512, "{cost} bytes");
         // Compression without takeover adds two structs.
         let settings = Deflate { server_no_context_takeover: true, ..Deflate::default() };
-        let link = used(Peer::server(Limits::default()).deflate(&settings));
+        let mut link = used(Peer::server(Limits::default()).deflate(&settings));
+        link.shrink();
         let cost = size_of::<Link<Peer>>() + link.heap() + link.machine.incoming.heap();
         let deflate = link.machine.outgoing.deflate.as_ref().map_or(0, |deflate| deflate.heap());
         let structs = size_of::<Compressor>() + size_of::<Decompressor>();
