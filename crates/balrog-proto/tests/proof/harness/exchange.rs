@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use balrog_proto::http1::{BodyLength, Client, ClientEvent, Limits, Server, ServerEvent};
-use balrog_proto::{Link, Step};
+use balrog_proto::{Error, Link, Phase, Step};
 
 use super::choices::Choices;
 use super::pair::{Owner, Pair, Turn};
@@ -86,6 +86,8 @@ struct Asking {
     hints: usize,
     body: Vec<u8>,
     done: usize,
+    /// Whether there was an early answer.
+    early: bool,
 }
 
 impl Asking {
@@ -124,7 +126,14 @@ impl Asking {
 
 impl Owner<Client> for Asking {
     fn turn(&mut self, link: &mut Link<Client>, now: Instant) -> Turn {
-        match link.poll_event(now).expect("a server of ours keeps the rules") {
+        let step = match link.poll_event(now) {
+            Ok(step) => step,
+            // Behind an early answer, the server's patience with the rest of the body may end
+            // while a slow wire still carries it.
+            Err(Error::Eof(Phase::Idle | Phase::Unsent)) if self.early => return Turn::Over,
+            Err(error) => panic!("a server of ours keeps the rules: {error}"),
+        };
+        match step {
             Step::Event(ClientEvent::Informational(head)) => {
                 assert_eq!(head.status, 103);
                 self.hints += 1;
@@ -141,6 +150,7 @@ impl Owner<Client> for Asking {
                 assert!(self.body == expected, "{} bytes, not {}", self.body.len(), expected.len());
                 (self.status, self.hints, self.body) = (0, 0, Vec::new());
                 self.done += 1;
+                self.early |= plan.early;
                 if plan.last || plan.closes {
                     assert!(!reusable);
                 }
@@ -252,6 +262,7 @@ pub fn carry_out(bytes: &[u8]) {
         hints: 0,
         body: Vec::new(),
         done: 0,
+        early: false,
     };
     let answering =
         Answering { plan: plan.clone().into(), current: None, body: Vec::new(), unsent: None, done: 0 };
