@@ -3,6 +3,7 @@
 //! targets' corpora.
 
 mod any_bytes;
+mod corpora;
 mod harness;
 mod linear;
 mod llhttp;
