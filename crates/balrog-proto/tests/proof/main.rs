@@ -2,6 +2,7 @@
 //! comparison with other implementations, by random operations and by replay of the fuzz
 //! targets' corpora.
 
+mod answers;
 mod any_bytes;
 mod corpora;
 mod harness;
@@ -10,4 +11,5 @@ mod llhttp;
 mod ops;
 mod partition;
 mod replay;
+mod requests;
 mod surface;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::harness::http::{ClientSide, ServerSide};
 use crate::harness::postgres::Session;
 use crate::harness::websocket::PeerSide;
-use crate::harness::{Subject, feed};
+use crate::harness::{Seen, Subject, feed};
 use crate::replay::corpus;
 
 /// Files up to this size are cut at every pair of points, larger ones at every point.
@@ -26,7 +26,8 @@ fn every_cut<S: Subject>(name: &str, subject: &S) {
     }
 }
 
-fn every_cut_of<S: Subject>(subject: &S, path: &Path, bytes: &[u8]) {
+/// What is seen of `bytes`, whole; cut anywhere, it is the same.
+pub(crate) fn every_cut_of<S: Subject>(subject: &S, path: &Path, bytes: &[u8]) -> Seen {
     let whole = feed(subject, [bytes]);
     let check = |pieces: &[&[u8]]| {
         let seen = feed(subject, pieces.iter().copied());
@@ -44,6 +45,7 @@ fn every_cut_of<S: Subject>(subject: &S, path: &Path, bytes: &[u8]) {
             }
         }
     }
+    whole
 }
 
 #[test]

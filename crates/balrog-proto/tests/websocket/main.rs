@@ -1,6 +1,7 @@
 //! WebSocket: the machine in both roles, its handshakes, compression, and what others make of it.
 
 mod client;
+mod corpus;
 mod deflate;
 mod differential;
 mod handshake;
