@@ -4,7 +4,6 @@
 
 mod answers;
 mod any_bytes;
-mod corpora;
 mod harness;
 mod linear;
 mod llhttp;
