@@ -4,6 +4,7 @@
 
 mod answers;
 mod any_bytes;
+mod attacks;
 mod harness;
 mod linear;
 mod llhttp;
