@@ -1,4 +1,4 @@
-//! The corpus of what broken servers answer, in every split: what is to be refused is refused, and
+//! The corpus of what broken servers answer, and what stands beside its cases, in every split: what is to be refused is refused, and
 //! what is read is read in the one right way.
 
 use std::time::Instant;
@@ -12,6 +12,12 @@ use crate::partition::every_cut_of;
 
 /// What a client may take or refuse, and we take.
 const TAKEN: &[&str] = &[
+    // One empty line before a message is ignored, as a server has to (RFC 9112 section 2.2).
+    "crlf-before-1",
+    // `Content-Length = 1*DIGIT`.
+    "cl-zeros",
+    // There is no body, whatever frames it.
+    "204-chunked",
     // What a response leads to is no matter of its bytes.
     "redirect-empty",
     "redirect-8bit",
@@ -33,7 +39,10 @@ const ENDLESS: &[(&str, &str, &str)] = &[
 ];
 
 fn cases() -> Vec<Value> {
-    serde_json::from_str(include_str!("../../../../tests/corpora/http-client-bad-answers.json")).unwrap()
+    let given = include_str!("../../../../tests/corpora/http-client-bad-answers.json");
+    let neighbours = include_str!("../../../../tests/corpora/http-client-neighbours.json");
+    let read = |text: &str| -> Vec<Value> { serde_json::from_str(text).unwrap() };
+    [read(given), read(neighbours)].concat()
 }
 
 /// Status and body of the final response, if it is complete.
