@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import requests
 
-CASES = json.loads((Path(__file__).parent.parent.parent / "corpora" / "http-client-bad-answers.json").read_text())
+CORPORA = Path(__file__).parent.parent.parent / "corpora"
+#: The given corpus, and what stands beside each of its cases.
+CASES = [
+    case
+    for name in ("http-client-bad-answers", "http-client-neighbours")
+    for case in json.loads((CORPORA / f"{name}.json").read_text())
+]
 ENDLESS = {
     "status-line-endless": (b"HTTP/1.1 200 ", b"O" * 65536),
     "headers-endless": (b"HTTP/1.1 200 OK\r\n", b"X-Filler: filler\r\n" * 4096),

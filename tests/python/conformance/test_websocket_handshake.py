@@ -9,7 +9,12 @@ from support.serving import serving
 from support.wire import Wire
 
 HERE = Path(__file__).parent
-CASES = json.loads((HERE.parent.parent / "corpora" / "ws-handshake.json").read_text())
+#: The given corpus, and what stands beside each of its cases.
+CASES = [
+    case
+    for name in ("ws-handshake", "ws-handshake-neighbours")
+    for case in json.loads((HERE.parent.parent / "corpora" / f"{name}.json").read_text())
+]
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
