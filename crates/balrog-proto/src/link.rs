@@ -25,8 +25,8 @@ pub trait Machine {
     /// Whether a glance tells that [`Machine::advance`] would only need more input. Saying no is
     /// always right.
     #[inline]
-    fn glance(&mut self, inbox: &Inbox) -> bool {
-        let _ = inbox;
+    fn glance(&mut self, now: Instant, inbox: &Inbox) -> bool {
+        let _ = (now, inbox);
         false
     }
 
@@ -206,7 +206,7 @@ impl<M: Machine> Link<M> {
     /// The connection is over. What answers the error is in the outbox.
     #[inline]
     pub fn poll_event(&mut self, now: Instant) -> Result<Step<M::Event<'_>>, Error> {
-        if self.machine.glance(&self.inbox) {
+        if self.machine.glance(now, &self.inbox) {
             #[cfg(debug_assertions)]
             {
                 self.pending = false;

@@ -15,8 +15,7 @@ pub(crate) fn write_status(out: &mut Vec<u8>, status: u16, reason: &str) -> Resu
     if !is_field_value(reason.as_bytes()) {
         return Err(Misuse("the reason phrase has a control character"));
     }
-    out.extend_from_slice(b"HTTP/1.1 ");
-    write_number(out, u64::from(status), b" ");
+    write_number(out, b"HTTP/1.1 ", u64::from(status), b" ");
     out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
     Ok(())
@@ -40,14 +39,18 @@ pub(crate) fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Resul
 }
 
 pub(crate) fn write_length(out: &mut Vec<u8>, length: u64) {
-    out.extend_from_slice(b"Content-Length: ");
-    write_number(out, length, b"\r\n");
+    write_number(out, b"Content-Length: ", length, b"\r\n");
 }
 
-/// Writes a number and the few bytes that follow it.
-fn write_number<const N: usize>(out: &mut Vec<u8>, mut number: u64, end: &[u8; N]) {
-    let mut line = [0_u8; 24];
-    let mut at = line.len() - N;
+/// Writes a number between the few bytes before and behind it, all at once.
+fn write_number<const B: usize, const E: usize>(
+    out: &mut Vec<u8>,
+    before: &[u8; B],
+    mut number: u64,
+    end: &[u8; E],
+) {
+    let mut line = [0_u8; 40];
+    let mut at = line.len() - E;
     line[at..].copy_from_slice(end);
     loop {
         at -= 1;
@@ -57,7 +60,8 @@ fn write_number<const N: usize>(out: &mut Vec<u8>, mut number: u64, end: &[u8; N
             break;
         }
     }
-    out.extend_from_slice(&line[at..]);
+    line[at - B..at].copy_from_slice(before);
+    out.extend_from_slice(&line[at - B..]);
 }
 
 /// Appends `data` as one chunk; nothing if it is empty, for that would end the body.

@@ -115,8 +115,9 @@ const REG_NAME: [bool; 256] = {
 fn reg_name_end(bytes: &[u8]) -> Option<usize> {
     let mut end = 0;
     loop {
-        let rest = &bytes[end..];
-        end += rest.iter().position(|&byte| !REG_NAME[usize::from(byte)]).unwrap_or(rest.len());
+        while bytes.get(end).is_some_and(|&byte| REG_NAME[usize::from(byte)]) {
+            end += 1;
+        }
         // pct-encoded = "%" HEXDIG HEXDIG
         match &bytes[end..] {
             [b'%', a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => end += 3,

@@ -407,9 +407,16 @@ impl Machine for Server {
     }
 
     #[inline]
-    fn glance(&mut self, inbox: &Inbox) -> bool {
-        // Only the parser of a head says yes, and its clock runs by then.
-        self.parser.glance(inbox.len(), inbox.alone())
+    fn glance(&mut self, now: Instant, inbox: &Inbox) -> bool {
+        // The parser says yes in the middle of a head only, whose clock runs by then.
+        if self.parser.glance(inbox.len(), inbox.alone()) {
+            return true;
+        }
+        let idle = self.state == State::Head && self.used == 0 && inbox.is_empty() && !inbox.is_eof();
+        if idle {
+            self.since.get_or_insert(now);
+        }
+        idle
     }
 
     fn deadline(&self) -> Option<Instant> {
