@@ -5,8 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use balrog_proto::postgres::{
-    AuthMethods, Batch, Cancel, CancelKey, Channel, ChannelBinding, Config, Frontend, FrontendEvent,
-    Protocol, TlsAnswer, TlsRequest,
+    AuthMethods, Batch, Channel, ChannelBinding, Config, Frontend, FrontendEvent, Protocol, TlsAnswer,
+    TlsRequest,
 };
 use balrog_proto::{Error, Link, Step, Timer};
 use support::backend::{
@@ -765,55 +765,4 @@ fn asking_for_tls() {
     let mut early = Link::new(frontend());
     early.receive(&authentication(0, b""));
     assert!(poll(&mut early).unwrap_err().contains("before the start-up"));
-}
-
-#[test]
-fn a_cancel_request_is_not_answered() {
-    let now = Instant::now();
-    for size in [4, 32, 256] {
-        let key = CancelKey::new(1, &vec![9; size]).unwrap();
-        let mut link = Link::new(Cancel::new(key, Some(Duration::from_secs(5))));
-        assert_eq!(link.poll_event(now), Ok(Step::NeedInput));
-        assert_eq!(link.unsent(), 12 + size);
-        assert_eq!(link.segments().flatten().nth(3), Some(&(12_usize + size).to_be_bytes()[7]));
-        link.transmitted(12 + size);
-        let late = link.poll_timeout().unwrap();
-        assert_eq!(link.handle_timeout(late), Err(Error::Timeout(Timer::Query)));
-    }
-    let mut link = Link::new(Cancel::new(CancelKey::new(1, b"abcd").unwrap(), None));
-    link.poll_event(now).unwrap();
-    link.receive(b"E");
-    assert!(link.poll_event(now).is_err());
-    for size in [0, 3, 257] {
-        assert!(CancelKey::new(1, &vec![9; size]).is_err());
-    }
-}
-
-#[test]
-fn commands_at_the_wrong_time_change_nothing() {
-    let mut batch = Batch::new();
-    batch.query("select 1", &[]).unwrap().sync();
-    let mut link = connecting(config());
-    let now = Instant::now();
-    assert!(link.query("select 1").is_err());
-    assert!(link.send(&mut batch).is_err());
-    assert!(link.copy_data(b"x").is_err() && link.copy_done().is_err() && link.copy_fail("x").is_err());
-    assert!(link.recover(now).is_err());
-    assert!(link.cancel(balrog_proto::postgres::Unit(0)).is_err());
-    assert!(!batch.is_empty());
-    assert_eq!(link.unsent(), 0);
-    let mut link = session();
-    assert!(link.query("select '\0'").is_err());
-    assert!(link.copy_data(b"x").is_err());
-    assert_eq!((link.unsent(), link.running()), (0, None));
-    link.recover(now).unwrap();
-    assert!(link.is_idle());
-    link.query("copy t from stdin").unwrap();
-    hear(&mut link, &copy_response(b'G')).unwrap();
-    assert!(link.query("select 1").is_err() && link.send(&mut batch).is_err());
-    assert!(link.copy_fail("because\0").is_err());
-    link.copy_data(b"1\n").unwrap();
-    link.copy_done().unwrap();
-    assert!(link.copy_data(b"x").is_err());
-    link.query("select 1").unwrap();
 }

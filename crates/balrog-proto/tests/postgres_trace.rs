@@ -48,6 +48,46 @@ fn a_log_in_without_its_secrets() {
 }
 
 #[test]
+fn what_the_recorded_session_has_not() {
+    for (bytes, shown) in [
+        (&b"R\0\0\0\x08\0\0\0\x03"[..], "B\t8\tAuthenticationCleartextPassword"),
+        (b"R\0\0\0\x0c\0\0\0\x05salt", "B\t12\tAuthenticationMD5Password\t (not shown)"),
+        (b"R\0\0\0\x0c\0\0\0\x0br=ab", "B\t12\tAuthenticationSASLContinue\t (not shown)"),
+        (b"R\0\0\0\x0c\0\0\0\x0cv=ab", "B\t12\tAuthenticationSASLFinal\t (not shown)"),
+        (b"R\0\0\0\x08\0\0\0\x07", "B\t8\tUnknown authentication message 7"),
+        (b"W\0\0\0\x09\0\0\x01\0\0", "B\t9\tCopyBothResponse\t \\x00 1 0"),
+        (b"n\0\0\0\x04", "B\t4\tNoData"),
+        (b"s\0\0\0\x04", "B\t4\tPortalSuspended"),
+        (b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.x\0", "B\t19\tNegotiateProtocolVersion\t 196608 1 \"_pq_.x\""),
+        (b"?\0\0\0\x04", "B\t4\tUnknown message: 3f"),
+    ] {
+        assert_eq!(trace(bytes, usize::MAX, false), format!("{shown}\n"));
+    }
+    assert_eq!(trace(b"?\0\0\0\x04", 1, true), "F\t4\tUnknown message: 3f\n");
+}
+
+/// Takes so many pieces of text, and no more.
+struct Full(usize);
+
+impl std::fmt::Write for Full {
+    fn write_str(&mut self, _text: &str) -> std::fmt::Result {
+        self.0 = self.0.checked_sub(1).ok_or(std::fmt::Error)?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_that_is_full_is_told() {
+    for room in 0..8 {
+        for bytes in [&b"C\0\0\0\x0dSELECT 1\0"[..], b"K\0\0\0\x0c\0\0\0\x01abcd"] {
+            let outcome = Trace::new(true).received(bytes, &mut Full(room));
+            assert!(outcome.is_err() || room > 3, "{room}");
+        }
+    }
+    assert!(Trace::new(true).received(b"Z\0\0\0\x05I", &mut Full(100)).is_ok());
+}
+
+#[test]
 fn messages_that_are_too_long_or_wrong() {
     let mut long = b"d\0\x20\0\x04".to_vec();
     long.resize(5 + (2 << 20), b'x');

@@ -127,7 +127,12 @@ mod tests {
         assert_eq!(report.severity(), "ERROR");
         assert_eq!((report.code(), report.position()), ("22012", Some(8)));
         assert_eq!(report.to_string(), "ERROR:  22012: division by zero");
-        assert_eq!((report.detail(), report.field(b'?')), (None, Some(&b"later"[..])));
+        assert_eq!((report.detail(), report.hint(), report.field(b'?')), (None, None, Some(&b"later"[..])));
+        let shown = "{'S': \"FEHLER\", 'V': \"ERROR\", 'C': \"22012\", 'M': \"division by zero\", 'P': \"8\", '?': \"later\"}";
+        assert_eq!(format!("{report:?}"), shown);
+        let more = Report::parse(b"SERROR\0C22012\0Dwhere\0Htry \xff\0P-1\0\0").unwrap();
+        assert_eq!((more.detail().as_deref(), more.hint().as_deref()), (Some("where"), Some("try \u{fffd}")));
+        assert_eq!((more.position(), &*more.message()), (None, ""));
         assert_eq!(report.fields().count(), 6);
         assert!(!report.is_fatal());
         assert_eq!(Report::parse(report.body()), Ok(report));

@@ -88,7 +88,9 @@ const ATTACKS: &[(&str, &[&str])] = &[
     (
         "values that fit no message of PostgreSQL's",
         &[
-            "postgres_hostile::commands_at_the_wrong_time_change_nothing",
+            "postgres_commands::nothing_unsound_gets_into_a_batch",
+            "postgres_commands::nothing_unsound_gets_into_a_start_up",
+            "postgres_commands::commands_at_the_wrong_time_change_nothing",
             "postgres_hostile::limits_at_their_edges",
         ],
     ),
@@ -120,7 +122,7 @@ const ATTACKS: &[(&str, &[&str])] = &[
         &[
             "postgres_hostile::asking_for_tls",
             "postgres_hostile::protocol_3_2",
-            "postgres_hostile::a_cancel_request_is_not_answered",
+            "postgres_commands::a_cancel_request_is_not_answered",
         ],
     ),
     // An error, no panic, bounded memory.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use balrog_proto::websocket::{Deflate, Kind, Limits, Peer, PeerEvent, Prepared};
+use balrog_proto::websocket::{Connect, Deflate, Kind, Limits, Peer, PeerEvent, Prepared};
 use balrog_proto::{Link, Step};
 use zlib_rs::{Inflate, InflateFlush};
 
@@ -393,4 +393,29 @@ fn prepared_messages_go_between_others() {
     masked.send_prepared(&message).unwrap();
     let bytes = sent(&mut masked);
     assert!(bytes[0] == 0xc2 && bytes[1] & 0x80 != 0 && bytes.len() < 100);
+}
+
+#[test]
+fn windows_are_brought_into_their_range() {
+    // RFC 7692 section 7.1.2.1: "an integer value between 8 to 15".
+    for (bits, said) in [(0, 8), (7, 8), (16, 15), (255, 15)] {
+        let settings = Deflate { server_max_window_bits: bits, client_max_window_bits: bits, ..eager() };
+        let fields = Connect::new(&mut *entropy(2)).deflate(settings).fields();
+        let offer = &fields.iter().find(|(name, _)| *name == "Sec-WebSocket-Extensions").unwrap().1;
+        let named = |name: &str| match said {
+            15 => !offer.contains(&format!("{name}=")),
+            said => offer.contains(&format!("{name}={said}")),
+        };
+        assert!(named("server_max_window_bits") && named("client_max_window_bits"), "{bits}: {offer}");
+    }
+}
+
+#[test]
+fn a_peer_shows_its_settings_and_no_message() {
+    let mut link = Link::new(Peer::server(Limits::default()).deflate(&eager()));
+    link.send_text(&"a secret ".repeat(100)).unwrap();
+    let shown = format!("{link:?}");
+    assert!(shown.contains("Compressor") && shown.contains("Decompressor"), "{shown}");
+    let shown = format!("{:?}", Peer::client(Limits::default(), entropy(1)));
+    assert!(shown.contains("Entropy"), "{shown}");
 }

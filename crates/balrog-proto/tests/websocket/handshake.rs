@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use balrog_proto::http1::{self, BodyLength, Client, ClientEvent, Server, ServerEvent};
+use balrog_proto::http1::{
+    self, BodyLength, Client, ClientEvent, RequestHead, ResponseHead, Server, ServerEvent, Version,
+};
 use balrog_proto::websocket::{self, Agreed, Connect, Deflate, Limits, Offer, Peer, PeerEvent, Refusal};
 use balrog_proto::{Error, Link, Step};
 
@@ -77,6 +79,29 @@ fn refusals() {
         let offered = offer(&format!("{HEAD}Sec-WebSocket-Extensions: {extension}\r\n")).unwrap().unwrap();
         assert_eq!(offered.deflate(&Deflate::default()), None, "{extension}");
     }
+}
+
+/// What others put together is judged as what a machine has read is.
+#[test]
+fn heads_are_judged_by_themselves() {
+    let mut link = Link::new(Server::new(http1::Limits::default()));
+    link.receive(format!("{HEAD}\r\n").as_bytes());
+    let Ok(Step::Event(ServerEvent::Request(head))) = link.poll_event(Instant::now()) else {
+        panic!("no request");
+    };
+    let old = RequestHead { version: Version::Http10, ..head };
+    assert_eq!(websocket::offer(&old).map_err(|refusal| refusal.status), Err(400));
+
+    let mut link = Link::new(Client::new(http1::Limits::default()));
+    link.request("GET", "/chat", "conf.test", &[], BodyLength::None).unwrap();
+    link.receive(
+        format!("HTTP/1.1 200 OK\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n").as_bytes(),
+    );
+    let Ok(Step::Event(ClientEvent::Response(head))) = link.poll_event(Instant::now()) else {
+        panic!("no response");
+    };
+    let why = connect().check(&ResponseHead { status: 101, ..head }).unwrap_err().to_string();
+    assert!(why.contains("Connection"), "{why}");
 }
 
 /// A client with the RFC's key, what it asked for, and the response.

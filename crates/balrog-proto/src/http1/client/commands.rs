@@ -27,7 +27,7 @@ impl Link<Client> {
         body: BodyLength,
     ) -> Result<(), Misuse> {
         let client = &mut self.machine;
-        if client.state != State::Idle || client.request != Sending::Done {
+        if client.state != State::Idle {
             return Err(Misuse("the connection is in the middle of an exchange"));
         }
         let asked = check(method, target, authority, headers, body)?;
