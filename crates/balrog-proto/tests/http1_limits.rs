@@ -45,6 +45,103 @@ fn exactly(name: &'static str, limit: usize, code: u16, make: impl Fn(usize) -> 
     assert_eq!(serve(make(limit + 1).as_bytes()), over(name, limit, code), "{name} + 1");
 }
 
+/// The error that a client ends with, or `None` if it is content.
+fn fetch(bytes: &[u8]) -> Option<Error> {
+    let run = |size: usize| {
+        let mut link = Link::new(Client::new(Limits::default()));
+        link.request("GET", "/", "a", &[], BodyLength::None).unwrap();
+        link.transmitted(link.unsent());
+        for piece in bytes.chunks(size) {
+            link.receive(piece);
+            loop {
+                match link.poll_event(Instant::now()) {
+                    Ok(Step::Event(_)) => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        assert_eq!(link.unsent(), 0, "nothing answers a response");
+                        return Some(error);
+                    }
+                }
+            }
+        }
+        None
+    };
+    let whole = run(bytes.len());
+    assert_eq!(run(1), whole);
+    whole
+}
+
+#[test]
+fn sizes_of_a_response() {
+    let limits = Limits::default();
+    let exactly = |name: &'static str, limit: usize, code: u16, make: &dyn Fn(usize) -> String| {
+        assert_eq!(fetch(make(limit - 1).as_bytes()), None, "{name} - 1");
+        assert_eq!(fetch(make(limit).as_bytes()), None, "{name}");
+        assert_eq!(fetch(make(limit + 1).as_bytes()), over(name, limit, code), "{name} + 1");
+    };
+    let head = |line: &str, fields: &str| format!("HTTP/1.1 200 {line}\r\n{fields}\r\n");
+    let frame = "HTTP/1.1 200 ".len();
+    exactly("start_line", limits.start_line, 414, &|n| head(&"O".repeat(n - frame), ""));
+    exactly("header_line", limits.header_line, 431, &|n| {
+        head("OK", &format!("X: {}\r\n", "v".repeat(n - 3)))
+    });
+    let frame = head("OK", "").len();
+    exactly("head", limits.head, 431, &|n| {
+        let full = format!("X: {}\r\n", "v".repeat(8_000));
+        let rest = n - frame - 4 * full.len();
+        head("OK", &format!("{}Y: {}\r\n", full.repeat(4), "v".repeat(rest - 5)))
+    });
+    exactly("fields", limits.fields, 431, &|n| head("OK", &"X: 1\r\n".repeat(n)));
+    let chunked = |body: String| head("OK", "Transfer-Encoding: chunked\r\n") + &body;
+    exactly("chunk_extensions", limits.chunk_extensions, 400, &|n| {
+        chunked(format!("1;{}\r\nx\r\n0;b\r\n\r\n", "a".repeat(n - 3)))
+    });
+    exactly("trailers", limits.trailers, 431, &|n| {
+        chunked(format!("0\r\nX: {}\r\nY: {}\r\n\r\n", "v".repeat(4_000), "v".repeat(n - 4_012)))
+    });
+    exactly("trailer_fields", limits.trailer_fields, 431, &|n| {
+        chunked(format!("0\r\n{}\r\n", "X: 1\r\n".repeat(n)))
+    });
+    let size = |digits: usize| chunked(format!("{}1\r\nx\r\n0\r\n\r\n", "0".repeat(digits - 1)));
+    assert_eq!((fetch(size(15).as_bytes()), fetch(size(16).as_bytes())), (None, None));
+    assert!(matches!(fetch(size(17).as_bytes()), Some(Error::Violation(_))));
+}
+
+/// Whatever is allowed, a head ends below 64 KiB: places in it are kept in 16 bits.
+#[test]
+fn no_head_is_longer_than_65_000() {
+    let mut limits = Limits::default();
+    (limits.start_line, limits.header_line, limits.head) = (usize::MAX / 2, usize::MAX / 2, usize::MAX / 2);
+    limits.trailers = usize::MAX / 2;
+    let outcome = |bytes: &[u8]| {
+        let mut link = Link::new(Server::new(limits.clone()));
+        link.receive(bytes);
+        loop {
+            match link.poll_event(Instant::now()) {
+                Ok(Step::Event(_)) => {}
+                Ok(_) => return None,
+                Err(error) => return Some(error),
+            }
+        }
+    };
+    let get = |target: usize, value: usize| {
+        format!("GET /{} HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(target), "v".repeat(value))
+    };
+    let frame = get(0, 0).len();
+    let post = |value: usize| {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+        format!("{head}X: {}\r\n\r\n", "v".repeat(value - 7))
+    };
+    for (n, error) in [(64_999, None), (65_000, None), (65_001, over("head", 65_000, 431))] {
+        assert_eq!(outcome(get(n - frame, 0).as_bytes()), error, "{n}");
+        assert_eq!(outcome(get(0, n - frame).as_bytes()), error, "{n}");
+        let error = error.and(over("trailers", 65_000, 431));
+        assert_eq!(outcome(post(n).as_bytes()), error, "{n}");
+    }
+    // And one that never ends is not collected.
+    assert_eq!(outcome(&[b"GET /", &[b'a'; 70_000][..]].concat()), over("head", 65_000, 431));
+}
+
 #[test]
 fn sizes_of_a_head() {
     let limits = Limits::default();

@@ -124,6 +124,24 @@ fn recovering_twice_does_not_begin_anew() {
         Ok(vec!["ready 0 Idle".into()])
     );
     assert_eq!(link.poll_timeout(), None);
+    // A server that goes on and on has the limit's time.
+    link.query("select 1").unwrap();
+    link.recover(now).unwrap();
+    let end = now + Duration::from_secs(5);
+    assert_eq!(link.handle_timeout(end - Duration::from_nanos(1)), Ok(()));
+    assert_eq!(link.handle_timeout(end), Err(Error::Timeout(Timer::Drain)));
+}
+
+#[test]
+fn no_message_is_longer_than_a_server_takes() {
+    let mut link = session();
+    link.query("copy t from stdin").unwrap();
+    hear(&mut link, &copy_response(b'G')).unwrap();
+    sent(&mut link);
+    // Zeroes that nobody looks at take no memory.
+    assert!(link.copy_data(&vec![0; 1 << 30]).is_err());
+    assert_eq!(link.unsent(), 0);
+    link.copy_data(b"1\n").unwrap();
 }
 
 #[test]
