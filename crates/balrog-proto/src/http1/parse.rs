@@ -23,6 +23,18 @@ pub(crate) struct Caps {
     pub(crate) fields: (usize, &'static str),
 }
 
+impl Caps {
+    /// Of a request or a response.
+    pub(crate) fn of_head(limits: &Limits) -> Self {
+        Self {
+            first_line: limits.start_line,
+            line: limits.header_line,
+            total: (limits.head.min(LONGEST), "head"),
+            fields: (limits.fields, "fields"),
+        }
+    }
+}
+
 /// What is particular to one kind of section.
 pub(crate) trait Section {
     /// Whether it begins with a line that is no field.

@@ -133,12 +133,7 @@ impl Section for Request {
     }
 
     fn caps(limits: &Limits) -> Caps {
-        Caps {
-            first_line: limits.start_line,
-            line: limits.header_line,
-            total: (limits.head.min(LONGEST), "head"),
-            fields: (limits.fields, "fields"),
-        }
+        Caps::of_head(limits)
     }
 }
 

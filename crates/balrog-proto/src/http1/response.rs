@@ -109,12 +109,7 @@ impl Section for Response {
     }
 
     fn caps(limits: &Limits) -> Caps {
-        Caps {
-            first_line: limits.start_line,
-            line: limits.header_line,
-            total: (limits.head.min(LONGEST), "head"),
-            fields: (limits.fields, "fields"),
-        }
+        Caps::of_head(limits)
     }
 }
 
