@@ -224,7 +224,9 @@ fn what_is_drained() {
     let goes_on = |length: usize| {
         let mut link = early(&format!("Content-Length: {length}"));
         link.finish().unwrap();
+        // What is known to be too long ends the connection at once.
         let closes = link.is_shutdown();
+        assert_eq!(closes, length > drain);
         assert_eq!(
             link.segments().flatten().copied().collect::<Vec<_>>().ends_with(b"close\r\n\r\n"),
             closes
@@ -234,6 +236,15 @@ fn what_is_drained() {
         matches!(link.poll_event(Instant::now()), Ok(Step::Event(ServerEvent::Request(_))))
     };
     assert!(goes_on(drain - 1) && goes_on(drain) && !goes_on(drain + 1));
+    // What was read before the answer does not count.
+    let mut link = Link::new(Server::new(Limits::default()));
+    link.receive(
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n12345", drain + 5).as_bytes(),
+    );
+    while matches!(link.poll_event(Instant::now()), Ok(Step::Event(_))) {}
+    link.respond(413, "Content Too Large", &[], BodyLength::None, false).unwrap();
+    link.finish().unwrap();
+    assert!(!link.is_shutdown());
     // In chunks nobody knows how much there will be: it is counted, framing and all.
     let goes_on = |size: usize| {
         let mut link = early("Transfer-Encoding: chunked");

@@ -110,11 +110,10 @@ impl Body {
         self.state == State::Done
     }
 
-    /// How many bytes are still to come, where the framing says so.
+    /// How many bytes are still to come, where a length says so.
     pub(crate) const fn remaining(&self) -> Option<u64> {
         match self.state {
             State::Length(left) => Some(left),
-            State::Done => Some(0),
             _ => None,
         }
     }
