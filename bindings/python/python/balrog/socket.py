@@ -2,7 +2,8 @@
 
 In a task other tasks run while a socket waits; elsewhere the thread blocks. Names, arguments,
 errors and timeouts are the standard module's. Use it in its place, or have libraries that open
-sockets of their own use it by ``balrog.install("socket")``. TLS (``ssl``) on top of it blocks.
+sockets of their own use it by ``balrog.install("socket")``. What ``ssl.SSLContext.wrap_socket``
+makes of such a socket waits the same way; what it makes of others is what it was.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import errno
 import os
 import socket as _std
+import ssl as _ssl
 import time
 import types
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from balrog._balrog import Task, current_task, sleep, wait_fd
 from balrog._threads import to_thread
 
 _READ, _WRITE = 1, 2
+#: What TLS has to wait for; it may have to read in order to write.
+_WANTED: dict[type[BaseException], int] = {_ssl.SSLWantReadError: _READ, _ssl.SSLWantWriteError: _WRITE}
 
 
 class socket(_std.socket):
@@ -82,14 +86,15 @@ class socket(_std.socket):
         while True:
             try:
                 return call(*args)
-            except BlockingIOError:
+            except (BlockingIOError, *_WANTED) as error:
                 if self._seconds == 0.0:
                     raise
+                wanted = _WANTED.get(type(error), events)
             except InterruptedError:
                 continue
             if deadline is None:
                 deadline = self._deadline()
-            self._wait(events, deadline)
+            self._wait(wanted, deadline)
 
     def _real_close(self, *args: Any) -> None:
         waiting, self._waiting = list(self._waiting.values()), {}
@@ -206,6 +211,46 @@ class socket(_std.socket):
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         return self._sendfile_use_send(file, offset, count)  # type: ignore[attr-defined]
 
+
+class _TlsSocket(_ssl.SSLSocket, socket):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """What ``SSLContext.wrap_socket`` makes of our sockets: OpenSSL never blocks, we wait for what it wants."""
+
+    @classmethod
+    def _create(cls, sock: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(sock, socket):
+            return _tls_of_others._create(sock, *args, **kwargs)  # type: ignore[attr-defined]
+        return super()._create(sock, *args, **kwargs)  # type: ignore[misc]
+
+    def settimeout(self, value: float | None) -> None:
+        super().settimeout(value)
+        # `_create` calls this after it detached the socket, whose descriptor blocks since then.
+        super(socket, self).settimeout(0.0)
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
+        return self._retry(_READ, super().read, len, buffer)
+
+    def write(self, data: Any) -> int:
+        return self._retry(_WRITE, super().write, data)
+
+    def send(self, data: Any, flags: int = 0) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._retry(_WRITE, super().send, data, flags)
+
+    def do_handshake(self, block: bool = False) -> None:
+        seconds = self._seconds
+        if block and seconds == 0.0:
+            self._seconds = None
+        try:
+            self._retry(_READ, super().do_handshake)
+        finally:
+            self._seconds = seconds
+
+    def unwrap(self) -> _std.socket:
+        return self._retry(_READ, super().unwrap)
+
+
+#: A context asks its class for the socket; this one still gives other sockets what they got before.
+_tls_of_others: Any = _ssl.SSLContext.sslsocket_class
+_ssl.SSLContext.sslsocket_class = _TlsSocket
 
 SocketType = socket
 
