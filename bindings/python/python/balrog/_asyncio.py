@@ -290,15 +290,27 @@ class _HubSelector(selectors.DefaultSelector):
     """Waits as a task does, so that others run meanwhile."""
 
     waits = False
+    #: What `run_until_complete` runs, if that runs.
+    main: asyncio.Future[Any] | None = None
+    #: What cut the wait and made it cancel that.
+    cut: BaseException | None = None
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
-        if ready or (timeout is not None and timeout <= 0):
-            sleep(0)
-            return ready
-        self.waits = True
         try:
+            if ready or (timeout is not None and timeout <= 0):
+                if self.cut is None:
+                    sleep(0)
+                return ready
+            self.waits = True
             wait_fd(self.fileno(), 1, timeout)
+        except (Cancelled, TimeoutError) as error:
+            # Raised from the middle of the loop it would leave half a step behind. Once: what the
+            # coroutine does about it may not wait for ever.
+            if self.main is None or self.cut is not None:
+                raise
+            self.cut = error
+            self.main.cancel()
         finally:
             self.waits = False
         return super().select(0)
@@ -313,6 +325,22 @@ class _Loop(asyncio.SelectorEventLoop):
         self.guest = Guest(self)
         #: Somebody else runs it, whether or not a task of ours awaits.
         self.outlives = outlives
+
+    def run_until_complete(self, future: Any) -> Any:
+        """As usual. Cancelling the task that runs it, or a timeout around it, cancels ``future`` first."""
+        selector = self._hub_selector
+        future = asyncio.ensure_future(future, loop=self)
+        before = selector.main, selector.cut
+        selector.main, selector.cut = future, None
+        try:
+            return super().run_until_complete(future)
+        except asyncio.CancelledError:
+            if selector.cut is None:
+                raise
+            raise selector.cut from None
+        finally:
+            selector.main, selector.cut = before
+            del future
 
     def _nudge(self) -> None:
         if self._hub_selector.waits:

@@ -15,7 +15,7 @@ import socket as _std
 import ssl as _ssl
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from socket import *  # noqa: F403  # pyright: ignore[reportAssignmentType, reportWildcardImportFromLibrary]
 from typing import Any
 
@@ -147,8 +147,20 @@ class socket(_std.socket):
             failed = super().connect_ex(address)
         if self._seconds == 0.0 or failed not in (errno.EINPROGRESS, errno.EINTR):
             return failed
-        self._wait(_WRITE, deadline)
+        with self._closed_when_cut():
+            self._wait(_WRITE, deadline)
         return self.getsockopt(_std.SOL_SOCKET, _std.SO_ERROR)
+
+    @contextlib.contextmanager
+    def _closed_when_cut(self) -> Iterator[None]:
+        """Half a connection is of no use, and who makes one closes it on errors only, not when cancelled."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self.close()
+            raise
 
     def _resolve(self, address: Any) -> Any:
         """The address with its host's number: looking up a name blocks."""
@@ -240,7 +252,8 @@ class _TlsSocket(_ssl.SSLSocket, socket):  # pyright: ignore[reportIncompatibleM
         if block and seconds == 0.0:
             self._seconds = None
         try:
-            self._retry(_READ, super().do_handshake)
+            with self._closed_when_cut():
+                self._retry(_READ, super().do_handshake)
         finally:
             self._seconds = seconds
 
