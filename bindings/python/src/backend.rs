@@ -129,17 +129,24 @@ fn raise(py: Python<'_>, error: WaitError) -> PyErr {
 /// Waits for ``seconds`` and lets other tasks run. ``sleep(0)`` lets them run once.
 #[pyfunction]
 fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
-    let until = deadline(Some(seconds))?.unwrap_or_else(far_off);
     if seconds <= 0.0 && Hub::existing(py).is_some_and(Hub::is_busy) {
         return yield_now(py);
     }
+    let until = deadline(Some(seconds))?.unwrap_or_else(far_off);
     wait(py, &mut Sleep, Some(until)).map(drop).map_err(|error| raise(py, error))
 }
 
 /// Lets everybody who is runnable run once, in a task that has had its fair share.
 pub(crate) fn yield_now(py: Python<'_>) -> PyResult<()> {
-    if Hub::existing(py).is_some_and(Hub::is_next_anyway) {
-        return pass(py).map_err(|interrupt| to_py_err(py, interrupt));
+    if let Some(hub) = Hub::existing(py).filter(|hub| hub.task(py).is_some()) {
+        let counted = |py| pass(py, hub).map_err(|interrupt| to_py_err(py, interrupt));
+        if hub.is_next_anyway() {
+            return counted(py);
+        }
+        if let Some((here, runner)) = hub.aside(py)? {
+            counted(py)?;
+            return hub.step_aside(py, here, &runner);
+        }
     }
     wait(py, &mut Yield { yielded: false }, None).map(drop).map_err(|error| raise(py, error))
 }

@@ -67,6 +67,11 @@ impl<S, J> Scheduler<S, J> {
         self.ready.push_back(Runnable::Start(job));
     }
 
+    /// Queues a running stack behind everything that is runnable: a park that is over at once.
+    pub fn requeue(&mut self, stack: S) {
+        self.ready.push_back(Runnable::Resume(stack, Wake::Ready));
+    }
+
     /// Parks `stack` until the token is woken, or until `deadline`.
     pub fn park(&mut self, stack: S, deadline: Option<Instant>) -> Token {
         self.stamp += 1;
@@ -229,11 +234,12 @@ mod tests {
         let b = scheduler.park("b", None);
         scheduler.wake(b, Wake::Ready);
         scheduler.start("new");
+        scheduler.requeue("c");
         scheduler.wake(a, Wake::Cancelled);
         assert_eq!(scheduler.next_job(), None);
         assert_eq!(
             names(&mut scheduler),
-            [("b", Some(Wake::Ready)), ("new", None), ("a", Some(Wake::Cancelled))]
+            [("b", Some(Wake::Ready)), ("new", None), ("c", Some(Wake::Ready)), ("a", Some(Wake::Cancelled))]
         );
     }
 

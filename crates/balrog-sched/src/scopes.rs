@@ -200,6 +200,11 @@ impl Scopes {
         self.cancel.deliver(now);
     }
 
+    /// Whether no wait has any limit, so that nobody need know what time it is.
+    pub const fn is_unlimited(&self) -> bool {
+        self.stack.is_empty() && !self.thrown && matches!(self.cancel, Cancel::No)
+    }
+
     /// Until when a wait that begins at `now` may last.
     pub fn limits(&self, now: Instant) -> Limits {
         let cancel = if self.thrown { Some(now) } else { self.cancel.from(now) };
