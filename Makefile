@@ -117,7 +117,7 @@ bench-requests: ## One POST by requests on balrog, beside urllib3, httpx, aiohtt
 	$(PYTHON) bench/requests_post.py $(ARGS)
 
 .PHONY: lint
-lint: ## Check formatting, clippy, ruff and pyright
+lint: ## Check formatting, clippy, ruff, pyright, and that the stubs say what the extension has
 	$(setup) runtime test lint
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
@@ -126,6 +126,7 @@ lint: ## Check formatting, clippy, ruff and pyright
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/pyright
+	MYPYPATH=bindings/python/python $(PYTHON) -m mypy.stubtest --concise balrog._balrog
 
 .PHONY: format
 format: ## Format Rust and Python

@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyRuntimeError, PyT
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::cell::GilCell;
 use crate::engine::{Current, Engine};
@@ -425,6 +425,15 @@ impl Task {
     fn _locals<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
         let mut state = self.state.borrow_mut(py);
         state.locals.get_or_insert_with(|| PyDict::new(py).unbind()).bind(py).clone()
+    }
+
+    /// ``Task[int]``, for annotations: a task whose result is an ``int``.
+    #[classmethod]
+    fn __class_getitem__<'py>(
+        cls: &Bound<'py, PyType>,
+        item: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        cls.py().import("types")?.getattr("GenericAlias")?.call1((cls, item))
     }
 
     // An exception's traceback leads to the frames of those who joined, and they to the task.

@@ -1,7 +1,9 @@
 """Stacks of tasks, deadlocks, slow turns, counters."""
 
+import cProfile
 import io
 import os
+import pstats
 import signal
 import subprocess
 import sys
@@ -218,6 +220,72 @@ def test_a_profiler_and_a_tracer_see_the_tasks():
     balrog.run(traced)
     sys.setprofile(None)
     assert {"outer_once", "inner_once"} <= seen
+
+
+def leaf():
+    """Called so often as the tasks below say."""
+
+
+def count():
+    for _ in range(5):
+        leaf()
+        balrog.sleep(0)
+
+
+def compute():
+    for _ in range(1_000_000):
+        pass
+
+
+def three():
+    with balrog.TaskGroup() as group:
+        for _ in range(3):
+            group.spawn(count)
+        group.spawn(compute)
+
+
+def test_a_profile_counts_calls_of_every_task_and_their_own_time():
+    profile = cProfile.Profile()
+    balrog.run(profile.runcall, three)
+    found = {name: values for (_, _, name), values in pstats.Stats(profile).stats.items()}
+    calls, own = 1, 2
+    assert (found["leaf"][calls], found["count"][calls], found["compute"][calls]) == (15, 3, 1)
+    assert found["compute"][own] > found["count"][own]
+
+
+@pytest.mark.parametrize("start", [sys.setprofile, sys.settrace])
+def test_a_hook_set_in_one_task_sees_the_others(start):
+    names = []
+
+    def hook(frame, event, argument):
+        if event == "call":
+            names.append(frame.f_code.co_name)
+
+    def main():
+        start(hook)
+        try:
+            three()
+        finally:
+            start(None)
+
+    before = sys.gettrace()
+    balrog.run(main)
+    sys.settrace(before)
+    assert (names.count("leaf"), names.count("count")) == (15, 3)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring is of 3.12")
+def test_monitoring_sees_every_task():
+    names, monitoring, tool = [], sys.monitoring, 3
+    monitoring.use_tool_id(tool, "balrog's test")
+    try:
+        monitoring.register_callback(tool, monitoring.events.PY_START, lambda code, _: names.append(code.co_name))
+        monitoring.set_events(tool, monitoring.events.PY_START)
+        balrog.run(three)
+    finally:
+        monitoring.set_events(tool, 0)
+        monitoring.free_tool_id(tool)
+    assert (names.count("leaf"), names.count("count")) == (15, 3)
 
 
 def test_an_error_has_its_whole_traceback():

@@ -51,7 +51,7 @@ class TaskGroup:
         self._state = "open"
         return self
 
-    def spawn(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Task:
+    def spawn(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Task[T]:
         """Start ``fn(*args, **kwargs)`` as a task of the group. ``RuntimeError`` if it is shutting down."""
         if self._state != "open" or self._scope.cancelled:
             raise RuntimeError(f"this TaskGroup is {'shutting down' if self._state == 'open' else self._state}")
@@ -161,7 +161,7 @@ def _map(fn: Callable[..., T], items: Iterator[tuple[Any, ...]], limit: int) -> 
         _end(window)
 
 
-def as_completed(tasks: Iterable[Task | Future[Any]], timeout: float | None = None) -> Iterator[Any]:
+def as_completed(tasks: Iterable[Task[Any] | Future[Any]], timeout: float | None = None) -> Iterator[Any]:
     """Give tasks (or futures) as they end, the first to end first.
 
     ``timeout`` is in seconds for all of them; ``TimeoutError`` once it has passed.
