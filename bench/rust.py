@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """`make bench-rust`: the Rust API beside its rivals, in its own modes and theirs, one thread each.
 
-An HTTP hello with 64 keep-alive connections, and the memory of 1,000 idle ones: beside hyper and may_minihttp. Small
-queries on a private PostgreSQL, one session and 16 at once: beside tokio-postgres, which prepares its statement once.
+A task's begin and end, a switch, a wake: beside tokio and may. An HTTP hello with 64 keep-alive connections, and the
+memory of 1,000 idle ones: beside hyper and may_minihttp. Small queries on a private PostgreSQL, one session and 16 at
+once: beside tokio-postgres, which prepares its statement once.
 The server has core 0, the generator core 1 (for queries the client has core 0, PostgreSQL both); rounds are interleaved
 and medians printed.
 """
@@ -20,6 +21,7 @@ from processes import raise_descriptor_limit
 
 HERE = support.ROOT / "bench" / "rust"
 MODES = ("native", "tokio", "async-io", "blocking")
+SCHEDULERS = ("balrog", "tokio", "may")
 
 
 def program(name: str) -> str:
@@ -48,6 +50,25 @@ def hello(rounds: int, seconds: float) -> str:
     return support.table(header, rows)
 
 
+def scheduler(rounds: int) -> str:
+    """The table of the schedulers: nanoseconds each, one thread."""
+    counts = {"spawn": 300_000, "switch": 1_000_000, "ping-pong": 500_000}
+    figures: dict[tuple[str, str], list[float]] = {}
+    for number in range(rounds):
+        for work, count in counts.items():
+            for name in SCHEDULERS:
+                print(f"round {number + 1} of {rounds}: {work} by {name}", file=sys.stderr)
+                figures.setdefault((name, work), []).append(scheduler_figure(name, work, count))
+    rows = [[name, *(f"{support.median(figures[name, work]):,.0f}" for work in counts)] for name in SCHEDULERS]
+    return support.table(["scheduler", "spawn + join", "switch", "ping-pong, 2 wakes"], rows)
+
+
+def scheduler_figure(name: str, work: str, count: int) -> float:
+    """One figure of the program `sched`."""
+    command = ["taskset", "-c", str(support.SERVER_CORE), program("sched"), name, work, str(count)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def queries(rounds: int) -> str:
     """The table of the PostgreSQL clients."""
     rates: dict[str, list[list[float]]] = {name: [[], []] for name in (*MODES, "tokio-postgres")}
@@ -74,12 +95,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The Rust API beside its rivals.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of one measurement of HTTP")
+    parser.add_argument("--parked", type=int, metavar="N", help="only the memory of N tasks that wait")
     arguments = parser.parse_args()
     support.need_two_cores()
     support.need_program("wrk", "wrk")
     raise_descriptor_limit(IDLE + 500)
     build = ["cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", str(HERE / "Cargo.toml")]
     subprocess.run(build, check=True)
+    if arguments.parked:
+        size = scheduler_figure("balrog", "parked", arguments.parked)
+        print(f"{arguments.parked:,} parked tasks, each stack guarded: {size / 1024:.2f} KiB each")
+        return
+    print(f"nanoseconds, one thread, {arguments.rounds} rounds\n\n{scheduler(arguments.rounds)}\n")
     http = hello(arguments.rounds, arguments.seconds)
     print(f"HTTP hello, one thread, {CONNECTIONS} keep-alive connections, {arguments.rounds} rounds\n\n{http}")
     print(f"\na row by its key, {arguments.rounds} rounds\n\n{queries(arguments.rounds)}")

@@ -11,8 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use slab::Slab;
-
 use crate::runtime::{LocalFuture, Runtime, with_runtime};
 use crate::{JoinError, Timers, spawn};
 
@@ -61,7 +59,7 @@ pub struct Executor {
 
 impl std::fmt::Debug for Executor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Executor").field("tasks", &self.local.tasks.borrow().len()).finish_non_exhaustive()
+        f.debug_struct("Executor").field("tasks", &self.local.tasks.borrow().live()).finish_non_exhaustive()
     }
 }
 
@@ -72,10 +70,8 @@ impl Executor {
         let local = Rc::new_cyclic(|this| Local {
             this: Weak::clone(this),
             tasks: RefCell::default(),
-            ready: RefCell::default(),
             timers: RefCell::default(),
             stale: Cell::new(0),
-            stamp: Cell::new(0),
             remote,
         });
         Self { local, driver }
@@ -90,14 +86,11 @@ impl Executor {
     pub fn run<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let runtime: Rc<dyn Runtime> = Rc::<Local>::clone(&self.local);
         let result = with_runtime(Some(runtime), || {
-            CURRENT.with(|current| {
-                let before = current.replace(Some(Rc::clone(&self.local)));
-                let result = self.run_here(f);
-                // Dropped here, where they can still be woken and spawn.
-                self.local.clear();
-                current.replace(before);
-                result
-            })
+            let _current = Current::enter(&self.local);
+            let result = self.run_here(f);
+            // Dropped here, where they can still be woken and spawn.
+            self.local.clear();
+            result
         });
         match result? {
             Ok(output) => Ok(output),
@@ -119,8 +112,9 @@ impl Executor {
                 return Ok(result);
             }
             for _ in 0..TURN {
-                let Some(key) = self.local.next() else { break };
-                self.local.run(key);
+                if !self.local.run_next() {
+                    break;
+                }
             }
             self.driver.poll(if main.is_finished() {
                 Some(Duration::ZERO)
@@ -142,82 +136,138 @@ impl Wake for Unset {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Rc<Local>>> = const { RefCell::new(None) };
+    /// The executor whose [`Executor::run`] is the innermost of this thread.
+    static CURRENT: Cell<Option<&'static Local>> = const { Cell::new(None) };
 }
 
-/// Names a task for its wakes. A late one, for a task that has ended, finds another stamp.
-#[derive(Debug, Clone, Copy)]
-struct Key {
-    index: u32,
-    stamp: u32,
+/// Makes an executor the thread's, until dropped.
+struct Current<'a> {
+    before: Option<&'static Local>,
+    /// It lives that long.
+    _local: &'a Rc<Local>,
+}
+
+impl<'a> Current<'a> {
+    fn enter(local: &'a Rc<Local>) -> Self {
+        // SAFETY: only the lifetime changes. The reference is in `CURRENT` no longer than this
+        // value lives, which borrows the `Rc`; it is never forgotten, and whoever reads
+        // `CURRENT` uses what it finds for one call below the frame that holds this value, or
+        // on a stack that is resumed below it.
+        let current: &'static Local = unsafe { &*Rc::as_ptr(local) };
+        Self { before: CURRENT.replace(Some(current)), _local: local }
+    }
+}
+
+impl Drop for Current<'_> {
+    fn drop(&mut self) {
+        CURRENT.set(self.before);
+    }
 }
 
 struct Local {
     this: Weak<Self>,
-    tasks: RefCell<Slab<Slot>>,
-    ready: RefCell<VecDeque<Key>>,
+    tasks: RefCell<Tasks>,
     timers: RefCell<Timers<Rc<Alarm>>>,
     /// Timers in the heap that nobody waits for any more.
     stale: Cell<usize>,
-    stamp: Cell<u32>,
     remote: Arc<Remote>,
 }
 
+/// The tasks by their indices, and whose turn it is.
+///
+/// A slot and its waker are used again for the next task, so that a new task costs no waker. A
+/// late wake for the one before is a wake too many for the new one, which futures allow.
+#[derive(Default)]
+struct Tasks {
+    slots: Vec<Slot>,
+    /// Slots without a task and not in `ready`; used last, taken first.
+    free: Vec<u32>,
+    ready: VecDeque<u32>,
+}
+
 struct Slot {
-    stamp: u32,
     /// Out while it runs.
-    work: Option<Work>,
+    future: Option<LocalFuture<()>>,
+    /// Out while it runs, too.
+    waker: Option<Waker>,
+    /// Whether it has a task.
+    live: bool,
+    /// Whether it is in `ready`; an ended task may be there still.
     queued: bool,
 }
 
-struct Work {
-    future: LocalFuture<()>,
-    waker: Waker,
+impl Tasks {
+    fn live(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.live).count()
+    }
+
+    fn wake(&mut self, index: u32) {
+        if let Some(slot) = self.slots.get_mut(index as usize)
+            && slot.live
+            && !slot.queued
+        {
+            slot.queued = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// The next one to run: its future and its waker.
+    fn next(&mut self) -> Option<(u32, LocalFuture<()>, Waker)> {
+        loop {
+            let index = self.ready.pop_front()?;
+            let slot = self.slots.get_mut(index as usize)?;
+            slot.queued = false;
+            if !slot.live {
+                // It ended after it was woken.
+                self.free.push(index);
+                continue;
+            }
+            // One that runs an executor inside of it, and is woken meanwhile, is out.
+            let Some(future) = slot.future.take() else { continue };
+            if let Some(waker) = slot.waker.take() {
+                return Some((index, future, waker));
+            }
+        }
+    }
+
+    /// The slot's task is over.
+    fn end(&mut self, index: u32) -> Option<LocalFuture<()>> {
+        let slot = self.slots.get_mut(index as usize)?;
+        slot.live = false;
+        if !slot.queued {
+            self.free.push(index);
+        }
+        slot.future.take()
+    }
 }
 
 impl Local {
-    fn next(&self) -> Option<Key> {
-        self.ready.borrow_mut().pop_front()
-    }
-
-    fn run(&self, key: Key) {
-        let Some(mut work) = self.slot(key, |slot| {
-            slot.queued = false;
-            slot.work.take()
-        }) else {
-            return;
-        };
+    fn run_next(&self) -> bool {
+        let Some((index, mut future, waker)) = self.tasks.borrow_mut().next() else { return false };
         let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            work.future.as_mut().poll(&mut Context::from_waker(&work.waker))
+            future.as_mut().poll(&mut Context::from_waker(&waker))
         }));
-        if matches!(polled, Ok(Poll::Pending)) {
-            self.slot(key, |slot| {
-                slot.work = Some(work);
-                Some(())
-            });
+        let pending = matches!(polled, Ok(Poll::Pending));
+        let mut tasks = self.tasks.borrow_mut();
+        let Some(slot) = tasks.slots.get_mut(index as usize) else { return true };
+        slot.waker = Some(waker);
+        if pending && slot.live {
+            slot.future = Some(future);
         } else {
             // A spawned task keeps its panic for its joiner; any other future's ends with it,
             // and has been printed.
-            let slot = self.tasks.borrow_mut().try_remove(key.index as usize);
-            drop((slot, work));
+            if slot.live {
+                tasks.end(index);
+            }
+            drop(tasks);
+            drop((future, polled));
         }
-    }
-
-    fn slot<T>(&self, key: Key, f: impl FnOnce(&mut Slot) -> Option<T>) -> Option<T> {
-        let mut tasks = self.tasks.borrow_mut();
-        f(tasks.get_mut(key.index as usize).filter(|slot| slot.stamp == key.stamp)?)
-    }
-
-    fn wake(&self, key: Key) {
-        let queue = self.slot(key, |slot| Some(!std::mem::replace(&mut slot.queued, true)));
-        if queue == Some(true) {
-            self.ready.borrow_mut().push_back(key);
-        }
+        true
     }
 
     /// How long the driver may wait.
     fn idle_time(&self) -> Option<Duration> {
-        if !self.ready.borrow().is_empty() || !self.remote.lock().is_empty() {
+        if !self.tasks.borrow().ready.is_empty() || !self.remote.lock().is_empty() {
             return Some(Duration::ZERO);
         }
         self.timers.borrow().next().map(|at| at.saturating_duration_since(Instant::now()))
@@ -226,8 +276,9 @@ impl Local {
     /// Wakes from other threads, and timers.
     fn take_in(&self) {
         let woken = std::mem::take(&mut *self.remote.lock());
-        for key in woken {
-            self.wake(key);
+        if !woken.is_empty() {
+            let mut tasks = self.tasks.borrow_mut();
+            woken.into_iter().for_each(|index| tasks.wake(index));
         }
         if self.timers.borrow().is_empty() {
             return;
@@ -247,30 +298,36 @@ impl Local {
     }
 
     fn clear(&self) {
-        loop {
-            let mut tasks = self.tasks.borrow_mut();
-            let Some(index) = tasks.iter().next().map(|(index, _)| index) else { break };
-            let slot = tasks.remove(index);
-            drop(tasks);
-            // Outside of the borrow: it may wake others, and even spawn.
-            drop(slot);
+        // Again until none is left, since dropping one may spawn others.
+        while self.tasks.borrow().slots.iter().any(|slot| slot.live) {
+            let mut index = 0;
+            while index < self.tasks.borrow().slots.len() {
+                let mut tasks = self.tasks.borrow_mut();
+                let ended = tasks.slots[index].live.then(|| tasks.end(index as u32));
+                drop(tasks);
+                // Outside of the borrow: it may wake others, and even spawn.
+                drop(ended);
+                index += 1;
+            }
         }
-        self.ready.borrow_mut().clear();
     }
 }
 
 impl Runtime for Local {
     fn spawn_local(&self, future: LocalFuture<()>) {
-        let stamp = self.stamp.get().wrapping_add(1);
-        self.stamp.set(stamp);
         let mut tasks = self.tasks.borrow_mut();
-        let entry = tasks.vacant_entry();
+        if let Some(index) = tasks.free.pop() {
+            if let Some(slot) = tasks.slots.get_mut(index as usize) {
+                (slot.future, slot.live, slot.queued) = (Some(future), true, true);
+            }
+            tasks.ready.push_back(index);
+            return;
+        }
         // 4 billion tasks at once are beyond any machine.
-        let key = Key { index: entry.key() as u32, stamp };
-        let waker = Waker::from(Arc::new(TaskWaker { key, remote: Arc::clone(&self.remote) }));
-        entry.insert(Slot { stamp, work: Some(Work { future, waker }), queued: true });
-        drop(tasks);
-        self.ready.borrow_mut().push_back(key);
+        let index = tasks.slots.len() as u32;
+        let waker = Waker::from(Arc::new(TaskWaker { index, remote: Arc::clone(&self.remote) }));
+        tasks.slots.push(Slot { future: Some(future), waker: Some(waker), live: true, queued: true });
+        tasks.ready.push_back(index);
     }
 
     fn timer(&self, at: Instant) -> LocalFuture<()> {
@@ -332,18 +389,18 @@ impl Drop for Timer {
 
 /// Wakes from other threads.
 struct Remote {
-    woken: Mutex<Vec<Key>>,
+    woken: Mutex<Vec<u32>>,
     notify: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Remote {
-    fn lock(&self) -> MutexGuard<'_, Vec<Key>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
         self.woken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct TaskWaker {
-    key: Key,
+    index: u32,
     remote: Arc<Remote>,
 }
 
@@ -353,20 +410,14 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let here = CURRENT.try_with(|current| {
-            // Borrowed only to set it, when nothing runs.
-            let current = current.borrow();
-            match &*current {
-                Some(local) if Arc::ptr_eq(&local.remote, &self.remote) => {
-                    local.wake(self.key);
-                    true
-                }
-                _ => false,
+        match CURRENT.get() {
+            Some(local) if Arc::ptr_eq(&local.remote, &self.remote) => {
+                local.tasks.borrow_mut().wake(self.index);
             }
-        });
-        if here != Ok(true) {
-            self.remote.lock().push(self.key);
-            (self.remote.notify)();
+            _ => {
+                self.remote.lock().push(self.index);
+                (self.remote.notify)();
+            }
         }
     }
 }

@@ -160,10 +160,15 @@ impl Scopes {
     /// # Errors
     ///
     /// [`Interrupt::Cancelled`] or [`Interrupt::Deadline`]: it may not wait at all.
+    #[inline]
     pub fn check(&mut self, deadline: Option<Instant>) -> Result<Option<Instant>, Interrupt> {
         if deadline.is_none() && self.is_free() {
             return Ok(None);
         }
+        self.check_limits(deadline)
+    }
+
+    fn check_limits(&mut self, deadline: Option<Instant>) -> Result<Option<Instant>, Interrupt> {
         let now = Instant::now();
         let limits = self.limits(now);
         match limits.check(now) {

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -445,4 +445,44 @@ fn deep_code_runs_on_a_deep_stack() {
     }
     let mut deep = Builder::new().stack_size(16 << 20).task(|| depth(10_000)).unwrap();
     assert_eq!(poll(&mut deep), Poll::Ready(10_000));
+}
+
+#[test]
+fn a_wake_that_comes_late_does_not_end_the_wait_of_the_next_task() {
+    let waited = run(|| {
+        let mut first =
+            spawn(|| wait(std::future::poll_fn(|context| Poll::Ready(context.waker().clone())))).unwrap();
+        let late = first.join().unwrap().unwrap();
+        let mut second = spawn(|| wait_until(never(), Some(Instant::now() + SOON))).unwrap();
+        for _ in 0..5 {
+            yield_now().unwrap();
+            late.wake_by_ref();
+            let there = late.clone();
+            std::thread::spawn(move || there.wake()).join().unwrap();
+        }
+        second.join().unwrap()
+    });
+    assert_eq!(waited, Err(Interrupt::Deadline));
+}
+
+#[test]
+fn a_task_that_woke_itself_and_ended_does_not_let_the_next_one_jump_the_queue() {
+    let order = run(|| {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let wake_itself = |context: &mut Context<'_>| {
+            context.waker().wake_by_ref();
+            Poll::Ready(())
+        };
+        let mut first = spawn(move || wait(std::future::poll_fn(wake_itself))).unwrap();
+        yield_now().unwrap();
+        first.join().unwrap().unwrap();
+        let mut tasks = Vec::new();
+        for name in ["a", "b", "c"] {
+            let order = Arc::clone(&order);
+            tasks.push(spawn(move || order.lock().unwrap().push(name)).unwrap());
+        }
+        tasks.iter_mut().for_each(|task| task.join().unwrap());
+        Arc::try_unwrap(order).unwrap().into_inner().unwrap()
+    });
+    assert_eq!(order, ["a", "b", "c"]);
 }
