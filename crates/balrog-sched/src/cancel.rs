@@ -8,11 +8,11 @@ use crate::Scopes;
 
 /// Cancels a task, from any thread.
 #[derive(Debug, Clone)]
-pub struct Canceller(Arc<Control>);
+pub struct Canceller(Arc<Controlled>);
 
 impl Canceller {
-    pub(crate) fn new(control: &Arc<Control>) -> Self {
-        Self(Arc::clone(control))
+    pub(crate) fn new(controlled: &Arc<Controlled>) -> Self {
+        Self(Arc::clone(controlled))
     }
 
     /// The task's current wait, or its next, fails with
@@ -21,8 +21,8 @@ impl Canceller {
     ///
     /// A blocked thread notices when what it waits for in the system comes, or its deadline.
     pub fn cancel(&self) {
-        if !self.0.cancelled.swap(true, Ordering::AcqRel) {
-            let waker = self.0.lock().clone();
+        if !self.0.control.cancelled.swap(true, Ordering::AcqRel) {
+            let waker = self.0.control.lock().clone();
             if let Some(waker) = waker {
                 waker.wake();
             }
@@ -31,7 +31,20 @@ impl Canceller {
 
     /// Whether cancellation was asked for.
     pub fn is_cancelled(&self) -> bool {
-        self.0.cancelled.load(Ordering::Acquire)
+        self.0.control.cancelled.load(Ordering::Acquire)
+    }
+}
+
+/// Running code's control, and what else is shared with it: one allocation a task.
+#[derive(Default)]
+pub(crate) struct Controlled<S: ?Sized = dyn Send + Sync> {
+    pub(crate) control: Control,
+    pub(crate) shared: S,
+}
+
+impl<S: ?Sized> std::fmt::Debug for Controlled<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.control.fmt(f)
     }
 }
 

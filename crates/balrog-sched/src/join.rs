@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::{error, fmt, io};
 
-use crate::cancel::{Canceller, Control};
+use crate::cancel::{Canceller, Control, Controlled};
 use crate::wait::control_thread;
 use crate::{Builder, Interrupt, runtime, wait};
 
@@ -43,10 +43,11 @@ impl Builder {
 pub fn deferred<T: Send + 'static>(
     f: impl FnOnce() -> T + Send + 'static,
 ) -> (JoinHandle<T>, Deferred<impl FnOnce() + Send + 'static>) {
-    let shared = Arc::new(Shared(Mutex::new(State::Running(None))));
+    let state = Shared(Mutex::new(State::Running(None)));
+    let shared = Arc::new(Controlled { control: Control::default(), shared: state });
+    let control: Arc<Controlled> = Arc::<Controlled<Shared<T>>>::clone(&shared);
     let promise = Promise(Arc::clone(&shared));
     let run = move || promise.keep(catch_unwind(AssertUnwindSafe(f)));
-    let control = Arc::new(Control::default());
     let canceller = Canceller::new(&control);
     (JoinHandle { shared, canceller }, Deferred { control, run })
 }
@@ -54,7 +55,7 @@ pub fn deferred<T: Send + 'static>(
 /// The other half of [`deferred`]. Dropped, it tells the handle that the task never ran.
 #[must_use = "the task never begins otherwise"]
 pub struct Deferred<F> {
-    control: Arc<Control>,
+    control: Arc<Controlled>,
     run: F,
 }
 
@@ -91,7 +92,7 @@ impl<F> fmt::Debug for Deferred<F> {
 #[derive(Debug)]
 #[must_use = "dropping the handle detaches the task; its result and its panic are lost"]
 pub struct JoinHandle<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<Controlled<Shared<T>>>,
     canceller: Canceller,
 }
 
@@ -118,7 +119,15 @@ impl<T> JoinHandle<T> {
 
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        !matches!(*self.shared.lock(), State::Running(_))
+        !matches!(*self.shared.shared.lock(), State::Running(_))
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        // What it holds is dropped outside of the lock.
+        let before = std::mem::replace(&mut *self.shared.shared.lock(), State::Taken);
+        drop(before);
     }
 }
 
@@ -126,7 +135,7 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.shared.lock();
         match std::mem::replace(&mut *state, State::Taken) {
             State::Done(result) => Poll::Ready(result),
             State::Running(_) => {
@@ -202,10 +211,8 @@ impl From<JoinError> for io::Error {
     }
 }
 
-#[derive(Debug)]
 struct Shared<T>(Mutex<State<T>>);
 
-#[derive(Debug)]
 enum State<T> {
     /// With who waits for the end.
     Running(Option<Waker>),
@@ -220,7 +227,15 @@ impl<T> Shared<T> {
     }
 
     fn finish(&self, result: Result<T, JoinError>) {
-        let before = std::mem::replace(&mut *self.lock(), State::Done(result));
+        let mut state = self.lock();
+        if matches!(*state, State::Taken) {
+            // Nobody will ask. Dropped without the lock, and here: a canceller may live on.
+            drop(state);
+            drop(result);
+            return;
+        }
+        let before = std::mem::replace(&mut *state, State::Done(result));
+        drop(state);
         if let State::Running(Some(waker)) = before {
             waker.wake();
         }
@@ -228,18 +243,18 @@ impl<T> Shared<T> {
 }
 
 /// The task's side: whatever becomes of the task, its joiner learns of it.
-struct Promise<T>(Arc<Shared<T>>);
+struct Promise<T>(Arc<Controlled<Shared<T>>>);
 
 impl<T> Promise<T> {
     fn keep(self, result: Result<T, Box<dyn Any + Send>>) {
-        self.0.finish(result.map_err(|payload| JoinError::Panicked(Panic::new(payload))));
+        self.0.shared.finish(result.map_err(|payload| JoinError::Panicked(Panic::new(payload))));
     }
 }
 
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
-        if matches!(*self.0.lock(), State::Running(_)) {
-            self.0.finish(Err(JoinError::Closed));
+        if matches!(*self.0.shared.lock(), State::Running(_)) {
+            self.0.shared.finish(Err(JoinError::Closed));
         }
     }
 }

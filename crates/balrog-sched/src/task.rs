@@ -14,7 +14,7 @@ use std::{fmt, io};
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
-use crate::cancel::{Canceller, Control};
+use crate::cancel::{Canceller, Controlled};
 use crate::local::Locals;
 use crate::runtime::{LocalFuture, Runtime, runtime};
 use crate::stack::{self, PooledStack};
@@ -79,13 +79,13 @@ impl Builder {
     ///
     /// When the system has no memory for a further stack.
     pub fn task<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<Task<T>> {
-        self.controlled_task(Arc::default(), f)
+        self.controlled_task(Arc::<Controlled<()>>::default(), f)
     }
 
     /// A task that is cancelled by `control`.
     pub(crate) fn controlled_task<T: 'static>(
         self,
-        control: Arc<Control>,
+        control: Arc<Controlled>,
         f: impl FnOnce() -> T + 'static,
     ) -> io::Result<Task<T>> {
         overflow::install();
@@ -96,6 +96,7 @@ impl Builder {
             waker: RefCell::new(None),
             scopes: RefCell::default(),
             control,
+            yielded: Cell::new(false),
             closing: Cell::new(false),
             refused: Cell::new(0),
             alarm: RefCell::default(),
@@ -169,7 +170,12 @@ impl<T> Future for Task<T> {
         assert!(this.coroutine.is_some(), "a task was polled after its end");
         this.core.set_waker(context.waker());
         match this.resume() {
-            None => Poll::Pending,
+            None => {
+                if this.core.yielded.replace(false) {
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
             Some(Ok(output)) => Poll::Ready(output),
             Some(Err(panic)) => resume_unwind(panic),
         }
@@ -217,7 +223,9 @@ struct Core {
     yielder: Cell<Option<NonNull<Yielder<(), ()>>>>,
     waker: RefCell<Option<Rc<Waker>>>,
     scopes: RefCell<Scopes>,
-    control: Arc<Control>,
+    control: Arc<Controlled>,
+    /// It was suspended to let others run, and is to go on behind them.
+    yielded: Cell<bool>,
     closing: Cell<bool>,
     refused: Cell<u32>,
     /// The timer that is armed, and for when. It may be for earlier than is needed now.
@@ -232,7 +240,7 @@ impl Core {
             return;
         }
         *self.waker.borrow_mut() = Some(Rc::new(waker.clone()));
-        self.control.set_waker(waker);
+        self.control.control.set_waker(waker);
     }
 
     /// Sees to it that the task is woken at `until`.
@@ -275,9 +283,14 @@ impl Suspender for Core {
         unsafe { yielder.as_ref() }.suspend(());
     }
 
+    fn yield_now(&self) {
+        self.yielded.set(true);
+        self.suspend(None);
+    }
+
     fn with_scopes(&self, f: &mut dyn FnMut(&mut Scopes)) {
         let mut scopes = self.scopes.borrow_mut();
-        self.control.apply(&mut scopes);
+        self.control.control.apply(&mut scopes);
         f(&mut scopes);
     }
 
@@ -290,7 +303,7 @@ impl Suspender for Core {
             return Err(self.refuse());
         }
         let mut scopes = self.scopes.borrow_mut();
-        self.control.apply(&mut scopes);
+        self.control.control.apply(&mut scopes);
         scopes.check(deadline)
     }
 

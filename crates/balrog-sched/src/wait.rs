@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
-use crate::cancel::Control;
+use crate::cancel::Controlled;
 use crate::local::Locals;
 use crate::{Interrupt, Limits, Runtime, Scopes};
 
@@ -219,14 +219,14 @@ fn drive<F: Future>(
 struct PlainThread {
     waker: Rc<Waker>,
     scopes: RefCell<Scopes>,
-    control: RefCell<Option<Arc<Control>>>,
+    control: RefCell<Option<Arc<Controlled>>>,
     locals: Locals,
 }
 
 /// Makes the calling thread's code one that `control` cancels.
-pub(crate) fn control_thread(control: &Arc<Control>) {
+pub(crate) fn control_thread(control: &Arc<Controlled>) {
     PLAIN.with(|plain| {
-        control.set_waker(&plain.waker);
+        control.control.set_waker(&plain.waker);
         *plain.control.borrow_mut() = Some(Arc::clone(control));
     });
 }
@@ -285,7 +285,7 @@ impl Suspender for PlainThread {
     fn with_scopes(&self, f: &mut dyn FnMut(&mut Scopes)) {
         let mut scopes = self.scopes.borrow_mut();
         if let Some(control) = &*self.control.borrow() {
-            control.apply(&mut scopes);
+            control.control.apply(&mut scopes);
         }
         f(&mut scopes);
     }

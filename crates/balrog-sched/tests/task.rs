@@ -486,3 +486,18 @@ fn a_task_that_woke_itself_and_ended_does_not_let_the_next_one_jump_the_queue() 
     });
     assert_eq!(order, ["a", "b", "c"]);
 }
+
+#[test]
+fn a_detached_tasks_result_is_dropped_at_its_end_although_its_canceller_lives() {
+    let result = Arc::new(());
+    let held = Arc::clone(&result);
+    let canceller = run(move || {
+        let handle = spawn(move || held).unwrap();
+        let canceller = handle.canceller();
+        drop(handle);
+        yield_now().unwrap();
+        canceller
+    });
+    assert_eq!(Arc::strong_count(&result), 1);
+    assert!(!canceller.is_cancelled());
+}
