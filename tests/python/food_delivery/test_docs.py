@@ -236,3 +236,14 @@ def test_each_trap_of_django_names_tests_that_exist():
         assert proof.strip(), f"trap {number} has neither a test nor a reason why not"
         for name in re.findall(r"`(test_\w+)(?:…)?`", proof):
             assert f"def {name}" in tests or (ROOT / "tests/python/django_engine" / f"{name}.py").exists(), name
+
+
+def test_each_trap_of_rust_names_tests_that_exist():
+    rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|$", (ROOT / "docs" / "rust-traps.md").read_text(), re.M)
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+    assert rows
+    tests = "\n".join(path.read_text() for path in (ROOT / "crates").glob("balrog-*/**/*.rs"))
+    for number, proof in rows:
+        assert proof.strip(), f"trap {number} has neither a test nor a reason why not"
+        for name in re.findall(r"`([a-z]+(?:_\w+)+)`", proof):
+            assert f"fn {name}()" in tests, name
