@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use crate::runtime::{LocalFuture, Runtime, with_runtime};
 use crate::{JoinError, Timers, spawn};
 
-/// So many tasks run between two looks at the outside.
+/// So many tasks run between two looks at the outside, which cost a system call.
 const TURN: usize = 64;
+/// So many at most, while those looks find nothing to do.
+const LONGEST_TURN: usize = 4 * TURN;
 
 /// Where an executor's wake-ups from outside come from: a reactor, or nothing but other threads.
 pub trait Driver {
@@ -107,21 +109,25 @@ impl Executor {
         let done = Arc::new(Unset(Arc::clone(&self.local.remote)));
         let waker = Waker::from(done);
         let mut context = Context::from_waker(&waker);
+        let mut turn = TURN;
         loop {
             if let Poll::Ready(result) = Pin::new(&mut main).poll(&mut context) {
                 return Ok(result);
             }
-            for _ in 0..TURN {
+            for _ in 0..turn {
                 if !self.local.run_next() {
                     break;
                 }
             }
+            let before = self.local.ready();
             self.driver.poll(if main.is_finished() {
                 Some(Duration::ZERO)
             } else {
                 self.local.idle_time()
             })?;
             self.local.take_in();
+            let found = before == 0 || self.local.ready() > before;
+            turn = if found { TURN } else { LONGEST_TURN.min(2 * turn) };
         }
     }
 }
@@ -265,9 +271,14 @@ impl Local {
         true
     }
 
+    /// How many wait for their turn.
+    fn ready(&self) -> usize {
+        self.tasks.borrow().ready.len()
+    }
+
     /// How long the driver may wait.
     fn idle_time(&self) -> Option<Duration> {
-        if !self.tasks.borrow().ready.is_empty() || !self.remote.lock().is_empty() {
+        if self.ready() > 0 || !self.remote.lock().is_empty() {
             return Some(Duration::ZERO);
         }
         self.timers.borrow().next().map(|at| at.saturating_duration_since(Instant::now()))
