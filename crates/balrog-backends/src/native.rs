@@ -54,9 +54,10 @@ thread_local! {
     static NATIVE: RefCell<Option<Rc<Native>>> = const { RefCell::new(None) };
 }
 
-/// The loop of this thread.
+/// The loop of this thread. None at the thread's end, where other thread-locals may still drop
+/// sources of ours.
 fn native() -> Option<Rc<Native>> {
-    NATIVE.with_borrow(Clone::clone)
+    NATIVE.try_with(|native| native.borrow().clone()).ok().flatten()
 }
 
 impl Backend for NativeBackend {

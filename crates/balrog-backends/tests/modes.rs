@@ -301,3 +301,23 @@ fn a_tokio_program_awaits_synchronous_code() {
         assert!(bad.await.unwrap_err().is_panic());
     });
 }
+
+#[test]
+fn a_source_may_outlive_the_loop_in_a_thread_local() {
+    thread_local! {
+        static KEPT: std::cell::RefCell<Option<Stream>> = const { std::cell::RefCell::new(None) };
+    }
+    // Locals are dropped in the order opposite to that of their first use: the loop's before this.
+    std::thread::spawn(|| {
+        KEPT.set(None);
+        native::run(|| {
+            let (a, _b) = Stream::pair();
+            let soon = Some(Instant::now() + Duration::from_millis(1));
+            assert!(a.0.wait(Interest::Readable, soon).is_err());
+            KEPT.set(Some(a));
+        })
+        .unwrap();
+    })
+    .join()
+    .unwrap();
+}
