@@ -14,6 +14,7 @@ use crate::{Error, Inbox, Outbox};
 
 impl Frontend {
     /// A whole message.
+    #[inline]
     pub(super) fn message(
         &mut self,
         tag: u8,
@@ -75,6 +76,7 @@ impl Frontend {
     }
 
     /// A message that answers one of ours.
+    #[inline]
     fn answer(&mut self, tag: u8, range: Range<usize>, inbox: &Inbox) -> Result<Option<Found>, Error> {
         let body = &inbox.bytes()[range.clone()];
         let answer = self.flow.accept(tag)?;
@@ -145,6 +147,7 @@ fn notification(body: &[u8]) -> Result<(i32, &[u8], &[u8]), Error> {
 }
 
 /// The event that a message is. Everything in it has been read before, so this cannot fail.
+#[inline]
 pub(super) fn view(tag: u8, body: &[u8]) -> Result<FrontendEvent<'_>, Error> {
     let mut fields = Fields::new(body);
     Ok(match tag {
