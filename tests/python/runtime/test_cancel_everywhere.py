@@ -621,14 +621,16 @@ def urllib3_on_them():
 # PostgreSQL; the server is the whole run's.
 
 POSTGRES = {}
+#: What the scenarios' sessions are called: other tests leave some of theirs.
+SESSIONS = "cancelled-everywhere"
 
 
 def sessions():
-    """How many other sessions the server has, and how many of those are in the middle of something."""
+    """How many other sessions of these scenarios there are, and how many are in the middle of something."""
     with balrog.psycopg.connect(POSTGRES["conninfo"]) as connection:
         return connection.execute(
             "select count(*), count(*) filter (where state <> 'idle') from pg_stat_activity"
-            " where backend_type = 'client backend' and pid <> pg_backend_pid()"
+            f" where application_name = '{SESSIONS}' and pid <> pg_backend_pid()"
         ).fetchone()
 
 
@@ -709,8 +711,8 @@ def database(request):
     if request.node.callspec.params["name"] in NEEDS_POSTGRES:
         environ = request.getfixturevalue("postgres").environ()
         user, host, port, name = (environ[f"PG{part}"] for part in ("USER", "HOST", "PORT", "DATABASE"))
-        POSTGRES["conninfo"] = f"user={user} host={host} port={port} dbname={name}"
-        POSTGRES["url"] = f"postgresql+balrog://{user}@/{name}?host={host}&port={port}"
+        POSTGRES["conninfo"] = f"user={user} host={host} port={port} dbname={name} application_name={SESSIONS}"
+        POSTGRES["url"] = f"postgresql+balrog://{user}@/{name}?host={host}&port={port}&application_name={SESSIONS}"
 
 
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
