@@ -90,6 +90,64 @@ fn reuse_is_told() {
 }
 
 #[test]
+fn fields_whose_names_are_as_long_as_those_that_frame_mean_nothing() {
+    for field in ["X-Ten-Long: close", "X-Fourteen-By: 5", "X-Seventeen-Bytes: chunked"] {
+        let response = format!("HTTP/1.1 200 OK\r\n{field}\r\nContent-Length: 2\r\n\r\nok");
+        let seen = fetch("GET", &[response.as_bytes()], false);
+        assert_eq!((seen.body.as_slice(), seen.reusable), (&b"ok"[..], Some(true)), "{field}");
+    }
+    // One option says so, whatever stands beside it.
+    for options in ["keep-alive", "keep-alive, x", "x, keep-alive"] {
+        let response = format!("HTTP/1.0 200 OK\r\nConnection: {options}\r\nContent-Length: 2\r\n\r\nok");
+        assert_eq!(fetch("GET", &[response.as_bytes()], false).reusable, Some(true), "{options}");
+    }
+}
+
+#[test]
+fn errors_of_the_framing_say_what_stands_twice() {
+    let reason = |fields: &str| match whole(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).error {
+        Some(Error::Violation(violation)) => violation.reason,
+        other => panic!("{fields:?}: {other:?}"),
+    };
+    let (length, coding) = ("Content-Length: 2\r\n", "Transfer-Encoding: chunked\r\n");
+    assert_eq!(reason(&length.repeat(2)), "two Content-Length fields");
+    assert_eq!(reason(&coding.repeat(2)), "two Transfer-Encoding fields");
+    assert_eq!(reason(&[length, coding].concat()), "both Transfer-Encoding and Content-Length");
+}
+
+#[test]
+fn the_reason_phrase_is_what_stands_behind_the_status() {
+    for (lines, reason) in [
+        ("HTTP/1.1 200 OK\r\n", "OK"),
+        ("HTTP/1.1 404 Not Found here\r\n", "Not Found here"),
+        ("\r\nHTTP/1.1 200 OK\r\n", "OK"),
+        ("HTTP/1.1 200 \r\n", ""),
+        ("HTTP/1.1 200\r\n", ""),
+    ] {
+        let mut link = Link::new(Client::new(Limits::default()));
+        link.request("GET", "/", "conf.test", &[], BodyLength::None).unwrap();
+        link.transmitted(link.unsent());
+        link.receive(format!("{lines}Content-Length: 0\r\n\r\n").as_bytes());
+        match link.poll_event(Instant::now()) {
+            Ok(Step::Event(ClientEvent::Response(head))) => {
+                assert_eq!(head.reason, reason.as_bytes(), "{lines:?}");
+            }
+            other => panic!("{lines:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_size_with_an_extension_is_as_good_as_one_without() {
+    let data = "x".repeat(0x1a7);
+    let response = format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1a7;a=b\r\n{data}\r\n01A7\r\n{data}\r\n0;c\r\n\r\n"
+    );
+    let seen = fetch("GET", &[response.as_bytes()], false);
+    assert_eq!((seen.body.len(), seen.reusable), (2 * data.len(), Some(true)));
+}
+
+#[test]
 fn a_body_may_end_with_the_connection_only_if_nothing_else_ends_it() {
     let open = whole("HTTP/1.0 200 OK\r\n\r\nto the end");
     assert_eq!((open.body.as_slice(), open.reusable), (&b"to the end"[..], Some(false)));

@@ -485,6 +485,35 @@ fn the_iterations_of_scram_at_the_limit() {
     }
 }
 
+/// The server's first message, made of the client's nonce.
+fn challenged(challenge: impl Fn(&str) -> String) -> Result<Vec<String>, String> {
+    let mut link = connecting(config());
+    hear(&mut link, &authentication(10, b"SCRAM-SHA-256\0\0")).unwrap();
+    let first = String::from_utf8(sent(&mut link)).unwrap();
+    let nonce = first.rsplit_once("r=").unwrap().1;
+    hear(&mut link, &authentication(11, challenge(nonce).as_bytes()))
+}
+
+#[test]
+fn the_nonce_and_the_salt_of_scram_at_the_limit() {
+    // A multiple of three bytes is encoded without padding; 1,024 is one more than that.
+    let salt = |length: usize| match length % 3 {
+        0 => "AAAA".repeat(length / 3),
+        1 => "AAAA".repeat(length / 3) + "AA==",
+        _ => "AAAA".repeat(length / 3) + "AAA=",
+    };
+    for (length, ok) in [(1_023, true), (1_024, true), (1_025, false)] {
+        let nonce = challenged(|own| format!("r={own}{},s=AAAA,i=4096", "x".repeat(length - own.len())));
+        let salted = challenged(|own| format!("r={own}more,s={},i=4096", salt(length)));
+        for (outcome, name) in [(nonce, "nonce"), (salted, "salt")] {
+            match outcome {
+                Ok(events) => assert!(ok && events == ["derive"], "{name} of {length}: {events:?}"),
+                Err(error) => assert!(!ok && error.contains(name), "{name} of {length}: {error}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn nothing_goes_on_while_the_key_is_derived() {
     let mut link = connecting(config());

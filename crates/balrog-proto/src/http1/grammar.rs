@@ -132,9 +132,10 @@ fn is_port(bytes: &[u8]) -> bool {
     bytes.is_empty() || number(bytes).is_some_and(|port| port <= u64::from(u16::MAX))
 }
 
-/// `1*DIGIT` that fits.
+/// `1*DIGIT` that fits. Of zeros in front there are no more than make as many digits as the largest
+/// number has: others stop counting somewhere.
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
-    if bytes.is_empty() {
+    if bytes.is_empty() || bytes.len() > 20 {
         return None;
     }
     bytes.iter().try_fold(0_u64, |value, byte| match byte {
@@ -231,7 +232,10 @@ mod tests {
     #[test]
     fn numbers() {
         assert_eq!(number(b"18446744073709551615"), Some(u64::MAX));
-        for bad in ["", "18446744073709551616", "+1", "-1", "1 ", "0x1", "1_0", "\u{665}"] {
+        assert_eq!(number(b"00000000000000000005"), Some(5));
+        for bad in
+            ["", "18446744073709551616", "000000000000000000005", "+1", "-1", "1 ", "0x1", "1_0", "\u{665}"]
+        {
             assert_eq!(number(bad.as_bytes()), None, "{bad}");
         }
     }

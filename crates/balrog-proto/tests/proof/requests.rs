@@ -33,7 +33,6 @@ const TAKEN: &[&str] = &[
     "ms-trace",
     // `Content-Length = 1*DIGIT`.
     "cl-leading-zero",
-    "cl-zeros-300",
     // Another name is another field, and a value may have any byte that is no control character.
     "sm-te-name-underscore",
     "cl-name-underscore",
