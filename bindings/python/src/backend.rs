@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use crate::hub::Hub;
 use crate::interrupt::to_py_err;
 use crate::remote::Waker;
-use crate::task::{deadline, far_off};
+use crate::scope::{deadline, far_off};
 use crate::wait::{FdWait, Sleep, Wait, WaitError, block_on_event, pass, wait};
 
 /// Waits of Rust code under Python: a task parks in its hub, a plain thread blocks with the

@@ -15,6 +15,7 @@ mod repl;
 mod scope;
 mod server;
 mod signals;
+mod spawn;
 mod task;
 mod wait;
 mod waiter;
@@ -35,6 +36,7 @@ fn _balrog(m: &Bound<'_, PyModule>) -> PyResult<()> {
     guest::register(m)?;
     repl::register(m)?;
     inspect::register(m)?;
+    spawn::register(m)?;
     task::register(m)?;
     scope::register(m)?;
     server::register(m)?;

@@ -1,14 +1,14 @@
-//! `balrog.timeout`, `balrog.shield`, and what task groups are cancelled by.
+//! `balrog.timeout`, `balrog.shield`, what task groups are cancelled by, and seconds as moments.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use balrog_sched::ScopeId;
-use pyo3::exceptions::{PyException, PyRuntimeError, PyTimeoutError};
+use pyo3::exceptions::{PyException, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::cell::GilCell;
 use crate::hub::Hub;
-use crate::task::{Task, deadline, far_off};
+use crate::task::Task;
 use crate::wait::{thread_scopes, with_scopes};
 
 #[derive(Clone, Copy)]
@@ -194,6 +194,22 @@ impl CancelScope {
     fn cancelled(&self, py: Python<'_>) -> bool {
         self.state.borrow(py).cancelled
     }
+}
+
+/// The moment `timeout` seconds from now.
+pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
+    let Some(seconds) = timeout else { return Ok(None) };
+    if seconds.is_nan() {
+        return Err(PyValueError::new_err("a timeout is a number of seconds, not nan"));
+    }
+    // A time too long for the clock is as good as none.
+    let duration = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
+    Ok(Instant::now().checked_add(duration))
+}
+
+/// A moment that does not come, for what is endless by its nature.
+pub(crate) fn far_off() -> Instant {
+    Instant::now() + Duration::from_secs(1 << 32)
 }
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {

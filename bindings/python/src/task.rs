@@ -1,16 +1,16 @@
-//! Green tasks: what `balrog.spawn` gives and what runs a job as one.
+//! Green tasks: what `balrog.spawn` gives, and what runs a function as one.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use balrog_sched::{Scopes, Token, Wake};
-use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyRuntimeError, PyTimeoutError, PyValueError};
+use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTimeoutError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyType};
 
 use crate::cell::GilCell;
 use crate::engine::{Current, Engine};
@@ -19,6 +19,7 @@ use crate::hub::Hub;
 use crate::inspect;
 use crate::interrupt::{Cancelled, to_py_err};
 use crate::remote::{Remote, Waker, wake};
+use crate::scope::deadline;
 use crate::wait::{Wait, WaitError, block_on_event, wait};
 
 /// A function that runs on a stack of its own, on the thread that spawned it.
@@ -217,8 +218,13 @@ impl Task {
         self.state.borrow(py).parked
     }
 
+    /// Has `callback` called when the task ends.
+    pub(crate) fn at_end(&self, py: Python<'_>, callback: Py<PyAny>) {
+        self.state.borrow_mut(py).at_end.push(callback);
+    }
+
     /// Waits for the end; `false` if `timeout` seconds pass before.
-    fn wait_end(slf: &Bound<'_, Self>, deadline: Option<Instant>) -> PyResult<bool> {
+    pub(crate) fn wait_end(slf: &Bound<'_, Self>, deadline: Option<Instant>) -> PyResult<bool> {
         let py = slf.py();
         let hub = Hub::existing(py);
         if hub.and_then(|hub| hub.task(py)).is_some_and(|task| task.is(slf)) && !slf.get().is_done(py) {
@@ -233,7 +239,8 @@ impl Task {
         })
     }
 
-    fn outcome(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    /// The function's result, or its exception, which counts as seen from now on.
+    pub(crate) fn outcome(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let mut state = self.state.borrow_mut(py);
         state.seen = true;
         match &state.outcome {
@@ -330,7 +337,7 @@ impl Task {
     ///
     /// Clean-up may wait again for 5 s; after that every wait fails. Returns ``False`` if the
     /// task has ended or was asked before. May be called from any thread.
-    fn cancel(&self, py: Python<'_>) -> bool {
+    pub(crate) fn cancel(&self, py: Python<'_>) -> bool {
         let asked = {
             let mut state = self.state.borrow_mut(py);
             state.outcome.is_none() && state.scopes.cancel()
@@ -513,159 +520,6 @@ pub(crate) fn copy_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }
 
-/// Starts ``fn(*args, **kwargs)`` as a green task of this thread and returns the ``Task``.
-///
-/// It first runs at the next wait of whoever runs now.
-#[pyfunction]
-#[pyo3(signature = (r#fn, /, *args, **kwargs))]
-fn spawn<'py>(
-    py: Python<'py>,
-    r#fn: Bound<'py, PyAny>,
-    args: Bound<'py, PyTuple>,
-    kwargs: Option<Bound<'py, PyDict>>,
-) -> PyResult<Bound<'py, Task>> {
-    let hub = Hub::current(py)?;
-    let task = Bound::new(py, Task::new(&hub.remote))?;
-    if let Some(guest) = hub.guest_for_child(py)? {
-        task.get().set_guest(py, Some(guest));
-    }
-    let context = copy_context(py)?.unbind();
-    let (function, args, kwargs) = (r#fn.unbind(), args.unbind(), kwargs.map(Bound::unbind));
-    let run = task.clone().unbind();
-    // Counted as live from now on: a wait must let it run.
-    let queued = hub.live.borrow_mut().insert(task.clone().unbind());
-    hub.start(Box::new(move |py, hub| {
-        drop(hub.live.borrow_mut().remove(queued));
-        run_as(py, hub, run.bind(py), Context::Own(context), |py| {
-            function.call(py, args.bind(py).clone(), kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
-        });
-    }));
-    hub.tell_host(py);
-    Ok(task)
-}
-
-/// The way into a thread's hub for other threads; ``balrog.current_hub()`` gives it.
-#[pyclass(frozen, name = "Hub", module = "balrog")]
-pub(crate) struct Door {
-    remote: Arc<Remote>,
-}
-
-#[pymethods]
-impl Door {
-    /// Starts ``fn(*args, **kwargs)`` as a green task of the hub's thread and returns the
-    /// ``Task``. May be called from any thread.
-    ///
-    /// The function runs when the hub's thread waits next. It sees a copy of the caller's context.
-    #[pyo3(signature = (r#fn, /, *args, **kwargs))]
-    fn spawn<'py>(
-        &self,
-        py: Python<'py>,
-        r#fn: Bound<'py, PyAny>,
-        args: Bound<'py, PyTuple>,
-        kwargs: Option<Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, Task>> {
-        let task = Bound::new(py, Task::new(&self.remote))?;
-        let context = copy_context(py)?.unbind();
-        let (function, args, kwargs) = (r#fn.unbind(), args.unbind(), kwargs.map(Bound::unbind));
-        let run = task.clone().unbind();
-        self.remote.start(Box::new(move |py, hub| {
-            run_as(py, hub, run.bind(py), Context::Own(context), |py| {
-                function.call(py, args.bind(py).clone(), kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
-            });
-        }));
-        Ok(task)
-    }
-}
-
-/// The hub of this thread, for other threads to start tasks on it.
-#[pyfunction]
-fn current_hub(py: Python<'_>) -> PyResult<Door> {
-    Ok(Door { remote: Arc::clone(&Hub::current(py)?.remote) })
-}
-
-/// Runs ``fn(*args, **kwargs)`` as a green task of this thread and returns its result.
-///
-/// Other tasks of the thread run while it waits. Ctrl-C raises ``KeyboardInterrupt`` inside it.
-#[pyfunction]
-#[pyo3(signature = (r#fn, /, *args, **kwargs))]
-fn run<'py>(
-    py: Python<'py>,
-    r#fn: Bound<'py, PyAny>,
-    args: Bound<'py, PyTuple>,
-    kwargs: Option<Bound<'py, PyDict>>,
-) -> PyResult<Py<PyAny>> {
-    let task = spawn(py, r#fn, args, kwargs)?;
-    let hub = Hub::current(py)?;
-    let before = hub.set_main(Some(task.clone().unbind()));
-    let result = run_to_end(py, &task);
-    hub.set_main(before);
-    result
-}
-
-fn run_to_end(py: Python<'_>, task: &Bound<'_, Task>) -> PyResult<Py<PyAny>> {
-    let ended = Task::wait_end(task, None);
-    if let Err(error) = ended {
-        // A signal's, or this task's own cancellation: the function gets it, and its answer
-        // counts. A second one is for the caller.
-        if error.is_instance_of::<PyKeyboardInterrupt>(py) {
-            task.get().throw(py, error);
-        } else {
-            task.get().cancel(py);
-            Task::wait_end(task, None)?;
-            task.get().state.borrow_mut(py).seen = true;
-            return Err(error);
-        }
-        Task::wait_end(task, None)?;
-    }
-    task.get().outcome(py)
-}
-
-/// The task that runs now, or ``None`` outside of tasks.
-#[pyfunction]
-fn current_task(py: Python<'_>) -> Option<Bound<'_, Task>> {
-    Hub::existing(py).and_then(|hub| hub.task(py))
-}
-
-/// The tasks of this thread that have not ended.
-#[pyfunction]
-fn tasks(py: Python<'_>) -> Vec<Py<Task>> {
-    Hub::existing(py)
-        .map_or_else(Vec::new, |hub| hub.live.borrow().iter().map(|(_, task)| task.clone_ref(py)).collect())
-}
-
-/// Calls ``callback()`` in the current task when that ends, last registered first, shielded
-/// from its cancellation. Returns ``False`` (and does nothing) outside of tasks.
-#[pyfunction]
-fn at_task_end(py: Python<'_>, callback: Py<PyAny>) -> bool {
-    current_task(py).is_some_and(|task| {
-        task.get().state.borrow_mut(py).at_end.push(callback);
-        true
-    })
-}
-
-/// The moment `timeout` seconds from now.
-pub(crate) fn deadline(timeout: Option<f64>) -> PyResult<Option<Instant>> {
-    let Some(seconds) = timeout else { return Ok(None) };
-    if seconds.is_nan() {
-        return Err(PyValueError::new_err("a timeout is a number of seconds, not nan"));
-    }
-    // A time too long for the clock is as good as none.
-    let duration = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX);
-    Ok(Instant::now().checked_add(duration))
-}
-
-/// A moment that does not come, for what is endless by its nature.
-pub(crate) fn far_off() -> Instant {
-    Instant::now() + Duration::from_secs(1 << 32)
-}
-
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add_class::<Task>()?;
-    m.add_class::<Door>()?;
-    m.add_function(wrap_pyfunction!(current_hub, m)?)?;
-    m.add_function(wrap_pyfunction!(spawn, m)?)?;
-    m.add_function(wrap_pyfunction!(run, m)?)?;
-    m.add_function(wrap_pyfunction!(current_task, m)?)?;
-    m.add_function(wrap_pyfunction!(tasks, m)?)?;
-    m.add_function(wrap_pyfunction!(at_task_end, m)?)
+    m.add_class::<Task>()
 }

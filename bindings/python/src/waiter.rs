@@ -13,7 +13,7 @@ use crate::cell::GilCell;
 use crate::hub::Hub;
 use crate::interrupt::to_py_err;
 use crate::remote::Waker;
-use crate::task::deadline;
+use crate::scope::deadline;
 use crate::wait::{Wait, WaitError, block_on_event, wait};
 
 /// One wait that anybody may end, once, from any task or thread.

@@ -42,12 +42,7 @@ impl Hub {
             Some(_) => Parked::Stack(stack, task.as_ref().map(|task| task.clone_ref(py))),
             None => Parked::Runner(Rc::clone(done.insert(Rc::new(Cell::new(None))))),
         };
-        let token = self.scheduler.borrow_mut().park(parked, deadline);
-        let registered = register(token);
-        if !matches!(registered, Ok(true)) {
-            drop(self.scheduler.borrow_mut().take(token));
-            return registered.map(|_| None).map_err(ParkError::Register);
-        }
+        let Some(token) = self.enlist(parked, deadline, register)? else { return Ok(None) };
         match &task {
             Some(task) => task.get().set_parked(py, Some(token)),
             None => self.taskless.borrow_mut().push(token),
@@ -66,6 +61,22 @@ impl Hub {
             self.set_task(task);
             ParkError::Raised(error)
         })
+    }
+
+    /// Tells the scheduler of a park, and `register` of its token; undone unless that has
+    /// something to wait for.
+    fn enlist(
+        &self,
+        parked: Parked,
+        deadline: Option<Instant>,
+        register: impl FnOnce(Token) -> io::Result<bool>,
+    ) -> Result<Option<Token>, ParkError> {
+        let token = self.scheduler.borrow_mut().park(parked, deadline);
+        let registered = register(token);
+        if !matches!(registered, Ok(true)) {
+            drop(self.scheduler.borrow_mut().take(token));
+        }
+        registered.map(|waits| waits.then_some(token)).map_err(ParkError::Register)
     }
 
     /// Whether the running task, which lets others run, is itself the next in line. It goes on
@@ -126,12 +137,8 @@ impl Hub {
         register: impl FnOnce(Token) -> io::Result<bool>,
     ) -> Result<Option<Wake>, ParkError> {
         let mark = Rc::new(Cell::new(None));
-        let token = self.scheduler.borrow_mut().park(Parked::Runner(Rc::clone(&mark)), deadline);
-        let registered = register(token);
-        if !matches!(registered, Ok(true)) {
-            drop(self.scheduler.borrow_mut().take(token));
-            return registered.map(|_| None).map_err(ParkError::Register);
-        }
+        let parked = Parked::Runner(Rc::clone(&mark));
+        let Some(token) = self.enlist(parked, deadline, register)? else { return Ok(None) };
         let task = self.task(py);
         if let Some(task) = &task {
             task.get().set_parked(py, Some(token));

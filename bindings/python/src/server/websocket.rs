@@ -12,11 +12,11 @@ use pyo3::types::{PyByteArray, PyBytes, PyString};
 use pyo3::{PyErrArguments, import_exception};
 
 use crate::hub::Hub;
+use crate::scope::deadline;
 use crate::server::connection::{Conn, Protocol, READS, State};
 use crate::server::response::Head;
 use crate::server::socket::{Received, Sent};
 use crate::server::upgrade::Accepted;
-use crate::task::deadline;
 use crate::waiter::Waiter;
 
 import_exception!(balrog.websocket, ConnectionClosed);
