@@ -127,7 +127,7 @@ class Odd(BaseException):
     """Neither an error nor one that asyncio knows."""
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), StopAsyncIteration("y"), Odd("z")])
+@pytest.mark.parametrize("error", [ValueError("x"), StopAsyncIteration("y"), Odd("z"), GeneratorExit("w")])
 def test_errors_come_out_as_they_are(call, error):
     def body():
         with pytest.raises(type(error)) as caught:

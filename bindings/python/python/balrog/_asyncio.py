@@ -162,9 +162,9 @@ class _Host:
                 thrown, self._thrown = self._thrown, None
                 try:
                     self._result = await _rest(step, future, thrown)
-                except GeneratorExit:
-                    raise
                 except BaseException as error:
+                    if isinstance(error, GeneratorExit) and _is_raised_here(error):
+                        raise  # this coroutine is closed
                     self._error = error
                 if self._aborted:
                     self._aborted = False
@@ -211,6 +211,11 @@ class _Host:
         future = self._future
         if future is not None and not future.done():
             future.set_result(None)
+
+
+def _is_raised_here(error: BaseException) -> bool:
+    """Whether ``error`` was thrown into the frame that caught it, and did not come out of a call of its own."""
+    return error.__traceback__ is None or error.__traceback__.tb_next is None
 
 
 def _steps(awaitable: Any) -> Any:
