@@ -15,6 +15,7 @@ import pytest
 from balrog import socket
 from support.debian import program
 from support.green import ticking
+from support.slow_http import Slow
 
 
 @pytest.fixture(params=[True, False], ids=["task", "thread"])
@@ -378,21 +379,6 @@ def test_smtplib(call, installed):
     assert sorted(lines) == sorted(f"{number}@example.org mail-{number}" for number in range(many))
 
 
-class Slow(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        time.sleep(0.5)
-        body = self.path.encode() * 100
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
 def test_urllib3(call):
     import urllib3
 
@@ -402,7 +388,7 @@ def test_urllib3(call):
 
     def get(number):
         answer = manager.request("GET", f"{url}/{number}", timeout=60)
-        return answer.data == f"/{number}".encode() * 100
+        return answer.data == f"/{number}".encode() * Slow.repeated
 
     many = 30 if call is balrog.run else 2
     with balrog.install("socket"):

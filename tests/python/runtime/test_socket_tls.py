@@ -15,6 +15,7 @@ import pytest
 import trustme
 from balrog import socket
 from support.green import ticking
+from support.slow_http import Slow
 
 MANY = 20
 
@@ -241,26 +242,17 @@ def test_other_sockets_get_what_they_got(context, echo_server):
         assert type(usual) is ssl.SSLSocket
 
 
-class Slow(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Long(Slow):
+    """More than one record of TLS."""
 
-    def do_GET(self):
-        time.sleep(0.5)
-        body = self.path.encode() * 10_000
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
+    repeated = 10_000
 
 
 class Server(http.server.ThreadingHTTPServer):
     """HTTPS of the standard library; each connection's handshake is in its thread."""
 
     def __init__(self, context):
-        super().__init__(("127.0.0.1", 0), Slow)
+        super().__init__(("127.0.0.1", 0), Long)
         self.context = context
 
     def finish_request(self, request, address):
@@ -277,7 +269,7 @@ def test_urllib3(call, context, server_context):
 
     def get(number):
         answer = manager.request("GET", f"{url}/{number}", timeout=60)
-        return answer.data == f"/{number}".encode() * 10_000
+        return answer.data == f"/{number}".encode() * Long.repeated
 
     many = MANY if call is balrog.run else 2
     with balrog.install("socket"), urllib3.PoolManager(maxsize=many, ssl_context=context) as manager:
