@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use balrog_proto::http1::{BodyLength, Limits, Server, ServerEvent};
-use balrog_proto::{Error, Link, Step};
+use balrog_proto::{Error, Link};
 use serde_json::{Value, json};
 
 use crate::harness::http::responses;
@@ -60,8 +60,9 @@ impl Subject for Application {
 
     fn turn(&self, link: &mut Link<Server>, now: Instant, seen: &mut Seen) -> bool {
         let latin = |bytes: &[u8]| bytes.iter().map(|&byte| char::from(byte)).collect::<String>();
-        let early = match link.poll_event(now) {
-            Ok(Step::Event(ServerEvent::Request(head))) => {
+        let Some(event) = seen.event(link.poll_event(now)) else { return false };
+        let early = match event {
+            ServerEvent::Request(head) => {
                 let fields: Vec<_> = head
                     .headers
                     .iter()
@@ -82,27 +83,18 @@ impl Subject for Application {
                 }
                 early
             }
-            Ok(Step::Event(ServerEvent::Body(data))) => {
+            ServerEvent::Body(data) => {
                 seen.piece("body", data);
                 None
             }
-            Ok(Step::Event(ServerEvent::End)) => {
+            ServerEvent::End => {
                 seen.say("end");
                 let asked = seen.said().filter_map(parsed).last().unwrap();
                 let status = asked["path"].as_str().unwrap().strip_prefix("/status/");
                 Some(status.map_or(200, |status| status.parse().unwrap()))
                     .filter(|_| !link.response_started())
             }
-            Ok(Step::Event(other)) => panic!("{other:?} was not asked for"),
-            Ok(Step::NeedInput | Step::Paused) => return false,
-            Ok(Step::Closed) => {
-                seen.events.push(Event::Closed);
-                return false;
-            }
-            Err(error) => {
-                seen.events.push(Event::Failed(error));
-                return false;
-            }
+            other => panic!("{other:?} was not asked for"),
         };
         if let Some(status) = early {
             let length = if status == 200 { BodyLength::Unknown } else { BodyLength::Length(0) };

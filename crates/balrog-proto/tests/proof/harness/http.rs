@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use balrog_proto::http1::{BodyLength, Client, ClientEvent, Headers, Limits, Server, ServerEvent, Trailers};
-use balrog_proto::{Error, Link, Step};
+use balrog_proto::{Error, Link};
 
 use super::{Event, Seen, Subject};
 
@@ -62,8 +62,9 @@ impl Subject for ServerSide {
     }
 
     fn turn(&self, link: &mut Link<Server>, now: Instant, seen: &mut Seen) -> bool {
-        let reaction = match link.poll_event(now) {
-            Ok(Step::Event(ServerEvent::Request(head))) => {
+        let Some(event) = seen.event(link.poll_event(now)) else { return false };
+        let reaction = match event {
+            ServerEvent::Request(head) => {
                 seen.say(format!(
                     "request {} {} path={} query={} authority={:?} {:?} {:?} keep_alive={} expect={} upgrade={}{}",
                     head.method,
@@ -81,31 +82,22 @@ impl Subject for ServerSide {
                 // A tunnel is refused, as what is answered early.
                 Reaction::Head(if head.method == "CONNECT" { 2 } else { head.target.len() })
             }
-            Ok(Step::Event(ServerEvent::Body(data))) => {
+            ServerEvent::Body(data) => {
                 assert!(!data.is_empty());
                 seen.piece("body", data);
                 Reaction::None
             }
-            Ok(Step::Event(ServerEvent::Extension(extension))) => {
+            ServerEvent::Extension(extension) => {
                 seen.say(format!("extension {}", extension.escape_ascii()));
                 Reaction::None
             }
-            Ok(Step::Event(ServerEvent::Trailers(trailers))) => {
+            ServerEvent::Trailers(trailers) => {
                 seen.say(format!("trailers{}", fields(&trailers)));
                 Reaction::None
             }
-            Ok(Step::Event(ServerEvent::End)) => {
+            ServerEvent::End => {
                 seen.say("end");
                 Reaction::End
-            }
-            Ok(Step::NeedInput | Step::Paused) => return false,
-            Ok(Step::Closed) => {
-                seen.events.push(Event::Closed);
-                return false;
-            }
-            Err(error) => {
-                seen.events.push(Event::Failed(error));
-                return false;
             }
         };
         match reaction {
@@ -179,8 +171,9 @@ impl Subject for ClientSide {
     }
 
     fn turn(&self, link: &mut Link<Client>, now: Instant, seen: &mut Seen) -> bool {
-        match link.poll_event(now) {
-            Ok(Step::Event(ClientEvent::Informational(head) | ClientEvent::Response(head))) => {
+        let Some(event) = seen.event(link.poll_event(now)) else { return false };
+        match event {
+            ClientEvent::Informational(head) | ClientEvent::Response(head) => {
                 seen.say(format!(
                     "response {} {} {:?}{}",
                     head.status,
@@ -190,34 +183,25 @@ impl Subject for ClientSide {
                 ));
                 true
             }
-            Ok(Step::Event(ClientEvent::Upgraded(_))) => panic!("nobody asked for another protocol"),
-            Ok(Step::Event(ClientEvent::Body(data))) => {
+            ClientEvent::Upgraded(_) => panic!("nobody asked for another protocol"),
+            ClientEvent::Body(data) => {
                 assert!(!data.is_empty());
                 seen.piece("body", data);
                 true
             }
-            Ok(Step::Event(ClientEvent::Extension(extension))) => {
+            ClientEvent::Extension(extension) => {
                 seen.say(format!("extension {}", extension.escape_ascii()));
                 true
             }
-            Ok(Step::Event(ClientEvent::Trailers(trailers))) => {
+            ClientEvent::Trailers(trailers) => {
                 seen.say(format!("trailers{}", fields(&trailers)));
                 true
             }
             // Whether bytes behind the response have come yet is a matter of time: whether the
             // connection can be used again is not compared.
-            Ok(Step::Event(ClientEvent::End { .. })) => {
+            ClientEvent::End { .. } => {
                 seen.say("end");
                 seen.events.push(Event::Closed);
-                false
-            }
-            Ok(Step::NeedInput | Step::Paused) => false,
-            Ok(Step::Closed) => {
-                seen.events.push(Event::Closed);
-                false
-            }
-            Err(error) => {
-                seen.events.push(Event::Failed(error));
                 false
             }
         }

@@ -18,7 +18,7 @@ pub mod websocket;
 
 use std::time::Instant;
 
-use balrog_proto::{Error, Link, Machine};
+use balrog_proto::{Error, Link, Machine, Step};
 
 use numbers::Numbers;
 
@@ -46,6 +46,17 @@ pub enum Event {
 impl Seen {
     pub fn say(&mut self, what: impl Into<String>) {
         self.events.push(Event::Said(what.into()));
+    }
+
+    /// The event of a step; notes the end of the connection if that is what came.
+    pub fn event<E>(&mut self, step: Result<Step<E>, Error>) -> Option<E> {
+        match step {
+            Ok(Step::Event(event)) => return Some(event),
+            Ok(Step::NeedInput | Step::Paused) => {}
+            Ok(Step::Closed) => self.events.push(Event::Closed),
+            Err(error) => self.events.push(Event::Failed(error)),
+        }
+        None
     }
 
     /// A piece of payload, of any size.

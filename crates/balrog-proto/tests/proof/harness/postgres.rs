@@ -7,7 +7,7 @@ use balrog_proto::postgres::{
 };
 use balrog_proto::{Link, Step};
 
-use super::{Event, Seen, Subject};
+use super::{Seen, Subject};
 
 /// A session whose owner does one of a few things, chosen by a number, when the server is ready.
 #[derive(Debug, Clone, Copy)]
@@ -105,14 +105,15 @@ impl Subject for Session {
             Copy,
             CopyBoth,
         }
-        let then = match link.poll_event(now) {
-            Ok(Step::Event(FrontendEvent::DeriveKey(job))) => {
+        let Some(event) = seen.event(link.poll_event(now)) else { return false };
+        let then = match event {
+            FrontendEvent::DeriveKey(job) => {
                 seen.say("derive");
                 let key = job.finish();
                 link.key_derived(&key).unwrap();
                 return true;
             }
-            Ok(Step::Event(event)) => {
+            event => {
                 let then = match &event {
                     FrontendEvent::Started => Then::Ask,
                     FrontendEvent::Ready { .. } => Then::Ask,
@@ -122,15 +123,6 @@ impl Subject for Session {
                 };
                 Self::note(event, seen);
                 then
-            }
-            Ok(Step::NeedInput | Step::Paused) => return false,
-            Ok(Step::Closed) => {
-                seen.events.push(Event::Closed);
-                return false;
-            }
-            Err(error) => {
-                seen.events.push(Event::Failed(error));
-                return false;
             }
         };
         match then {
