@@ -107,11 +107,11 @@ const ATTACKS: &[(&str, &[&str])] = &[
     (
         "log-in made weaker",
         &[
-            "postgres_hostile::logging_in_against_the_rules",
-            "postgres_hostile::a_password_in_clear_text",
-            "postgres_hostile::what_scram_is_bound_to",
-            "postgres_hostile::a_server_that_only_pretends_to_know_the_password",
-            "postgres_hostile::the_iterations_of_scram_at_the_limit",
+            "postgres_login::logging_in_against_the_rules",
+            "postgres_login::a_password_in_clear_text",
+            "postgres_login::what_scram_is_bound_to",
+            "postgres_login::a_server_that_only_pretends_to_know_the_password",
+            "postgres_login::the_iterations_of_scram_at_the_limit",
             "postgres_server::channel_binding",
         ],
     ),
@@ -120,8 +120,8 @@ const ATTACKS: &[(&str, &[&str])] = &[
     (
         "TLS made weaker",
         &[
-            "postgres_hostile::asking_for_tls",
-            "postgres_hostile::protocol_3_2",
+            "postgres_login::asking_for_tls",
+            "postgres_login::protocol_3_2",
             "postgres_commands::a_cancel_request_is_not_answered",
         ],
     ),
