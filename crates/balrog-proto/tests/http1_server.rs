@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use balrog_proto::http1::{BodyLength, Limits, Server, ServerEvent};
+use balrog_proto::http1::{BodyLength, Framing, Limits, Server, ServerEvent};
 use balrog_proto::{Error, Link, Step, Timer};
 
 #[derive(Debug, PartialEq, Clone)]
@@ -268,4 +268,23 @@ fn an_upgrade_field_is_named_by_the_connection() {
         sent.contains("\r\nUpgrade: websocket\r\n") && sent.contains("\r\nConnection: upgrade\r\n"),
         "{sent}"
     );
+}
+
+#[test]
+fn a_field_is_known_by_all_of_its_name() {
+    // Of the lengths of Host, Expect, Upgrade, Connection, Content-Type, Content-Length and
+    // Transfer-Encoding.
+    let others =
+        ["tsoh", "tcepxe", "edargpu", "noitcennoc", "epyt-tnetnoc", "htgnel-tnetnoc", "gnidocne-refsnart"];
+    let fields: String = others.iter().map(|name| format!("{name}: close, upgrade\r\n")).collect();
+    for connection in ["", "Connection: upgrade\r\n"] {
+        let mut link = Link::new(Server::new(Limits::default()));
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{connection}{}{}\r\n", fields, fields);
+        link.receive(head.as_bytes());
+        let Ok(Step::Event(ServerEvent::Request(head))) = link.poll_event(Instant::now()) else {
+            panic!("{head} is a request");
+        };
+        assert!(head.keep_alive && !head.upgrade && !head.expect_continue);
+        assert_eq!(head.framing, Framing::None);
+    }
 }

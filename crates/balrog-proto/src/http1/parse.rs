@@ -385,3 +385,58 @@ const IS_STOP: [bool; 256] = {
     }
     table
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::request::Request;
+
+    fn grown(parser: &mut Parser, bytes: &[u8]) -> Result<Option<usize>, Error> {
+        parser.advance(&mut Request::default(), bytes, &Limits::default())
+    }
+
+    /// What is saved for slow peers is no saving if it is never taken.
+    #[test]
+    fn a_glance_is_enough_in_the_middle_of_a_line() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut parser = Parser::default();
+        let glances: Vec<usize> = (1..=head.len())
+            .filter(|&n| {
+                let enough = parser.glance(n, head[n - 1]);
+                let complete = !enough && grown(&mut parser, &head[..n]).unwrap().is_some();
+                assert_eq!(complete, n == head.len());
+                enough
+            })
+            .collect();
+        // Not for the first byte of all, nor for what a CR leads to.
+        assert_eq!(glances, [2..16, 17..25, 26..27].into_iter().flatten().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_glance_is_for_one_byte_and_no_other_control_character_than_cr() {
+        for (length, last, enough) in [(4, b'e', true), (4, b'\r', true), (4, b'\n', false), (5, b'e', false)]
+        {
+            let mut parser = Parser::default();
+            assert_eq!(grown(&mut parser, b"GET"), Ok(None));
+            assert_eq!(parser.glance(length, last), enough, "{length} {last}");
+        }
+        // Behind the CR, the next byte decides.
+        let mut parser = Parser::default();
+        assert_eq!(grown(&mut parser, b"GET"), Ok(None));
+        assert!(parser.glance(4, b'\r'));
+        assert!(!parser.glance(4, b'e'));
+    }
+
+    #[test]
+    fn a_line_is_judged_one_byte_late_in_any_pieces() {
+        let limit = Limits::default().start_line;
+        let line = [b"GET /".as_slice(), &vec![b'a'; limit]].concat();
+        let mut parser = Parser::default();
+        assert_eq!(grown(&mut parser, &line[..3]), Ok(None));
+        assert_eq!(grown(&mut parser, &line[..=limit]), Ok(None), "the last byte may be the CR");
+        let error = Error::limit(414, "start_line", limit as u64);
+        assert_eq!(grown(&mut parser, &line[..limit + 2]), Err(error));
+        assert_eq!(grown(&mut Parser::default(), &line[..=limit]), Ok(None));
+        assert_eq!(grown(&mut Parser::default(), &line[..limit + 2]), Err(error));
+    }
+}
