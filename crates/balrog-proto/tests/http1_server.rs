@@ -288,3 +288,24 @@ fn a_field_is_known_by_all_of_its_name() {
         assert_eq!(head.framing, Framing::None);
     }
 }
+
+#[test]
+fn the_parts_of_a_target() {
+    for (line, path, query, authority) in [
+        ("GET /a?b=c?d", "/a", "b=c?d", None),
+        ("GET /?", "/", "", None),
+        ("OPTIONS *", "*", "", None),
+        ("GET http://b.test:80/a?b", "/a", "b", Some("b.test:80")),
+        // "if the URI's path component is empty, [...] the client MUST send '/'"; so it is taken.
+        ("GET http://b.test", "/", "", Some("b.test")),
+        ("GET https://b.test?b", "/", "b", Some("b.test")),
+        ("CONNECT b.test:80", "", "", Some("b.test:80")),
+    ] {
+        let mut link = Link::new(Server::new(Limits::default()).with_tunnels());
+        link.receive(format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        let Ok(Step::Event(ServerEvent::Request(head))) = link.poll_event(Instant::now()) else {
+            panic!("{line} is a request");
+        };
+        assert_eq!((head.path, head.query, head.authority), (path, query, authority), "{line}");
+    }
+}

@@ -439,4 +439,16 @@ mod tests {
         assert_eq!(grown(&mut Parser::default(), &line[..=limit]), Ok(None));
         assert_eq!(grown(&mut Parser::default(), &line[..limit + 2]), Err(error));
     }
+
+    #[test]
+    fn a_head_is_too_long_as_soon_as_a_line_is() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n";
+        for (limit, outcome) in
+            [(head.len(), Ok(None)), (head.len() - 1, Err(Error::limit(431, "head", head.len() as u64 - 1)))]
+        {
+            let limits = Limits { head: limit, ..Limits::default() };
+            let got = Parser::default().advance(&mut Request::default(), head, &limits);
+            assert_eq!(got, outcome);
+        }
+    }
 }
