@@ -71,6 +71,13 @@
 //! The directory `examples` has one over sockets, time-outs included, and a program for each
 //! machine.
 //!
+//! # When something went wrong
+//!
+//! A machine does nothing but what its input makes it do. So a driver that writes down what went
+//! over the wire, by a [`Recording`], has written down the whole case: [`replay`] plays it again,
+//! in a test for example. For what the messages of PostgreSQL mean there is
+//! [`postgres::Trace`].
+//!
 //! # What every machine promises
 //!
 //! - The same bytes give the same events and the same error, in whatever pieces they come.
@@ -87,9 +94,11 @@ mod error;
 pub mod http1;
 mod link;
 pub mod postgres;
+mod recording;
 pub mod websocket;
 
 pub use buffer::{Inbox, Outbox, Segments, Tail};
 pub use entropy::Entropy;
 pub use error::{Error, Limit, Misuse, Phase, Rule, Timer, Violation};
 pub use link::{Interest, Link, Machine, Step, Transmit};
+pub use recording::{Recording, ReplayError, replay};

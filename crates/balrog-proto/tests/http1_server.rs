@@ -309,3 +309,45 @@ fn the_parts_of_a_target() {
         assert_eq!((head.path, head.query, head.authority), (path, query, authority), "{line}");
     }
 }
+
+#[test]
+fn who_wants_the_connection_to_go_on() {
+    for (version, connection, keep_alive) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.1", "Connection: Close, keep-alive\r\n", false),
+        ("1.1", "Connection: x\r\nConnection: close\r\n", false),
+        ("1.0", "", false),
+        ("1.0", "Connection: close\r\n", false),
+        ("1.0", "Connection: Keep-Alive\r\n", true),
+        ("1.0", "Connection: x, keep-alive, y\r\n", true),
+        ("1.0", "Connection: keep-alive\r\nConnection: close\r\n", false),
+    ] {
+        let (seen, sent) =
+            serve(&[format!("GET / HTTP/{version}\r\nHost: a\r\n{connection}\r\n").as_bytes()], false);
+        assert_eq!(seen.len(), 2, "{version} {connection}");
+        assert_eq!(!sent.contains("Connection: close\r\n"), keep_alive, "{version} {connection}");
+        assert_eq!(sent.contains("keep-alive"), keep_alive && version == "1.0", "{version} {connection}");
+    }
+}
+
+#[test]
+fn versions_that_are_not_spoken() {
+    for (code, version) in [
+        (200, "HTTP/1.0"),
+        (200, "HTTP/1.1"),
+        (505, "HTTP/2.0"),
+        (505, "HTTP/1.2"),
+        (505, "HTTP/0.9"),
+        (505, "HTTP/9.9"),
+        (400, "HTTP/2.0x"),
+        (400, "HTTP/2"),
+        (400, "HTTP/11.1"),
+        (400, "HTTP/1.10"),
+        (400, "http/1.1"),
+        (400, "HTTP/1.x"),
+        (400, "HTTP-1.1"),
+    ] {
+        assert_eq!(status(&format!("GET / {version}\r\nHost: a\r\n\r\n")), code, "{version}");
+    }
+}
