@@ -21,17 +21,12 @@ impl Canceller {
     ///
     /// A blocked thread notices when what it waits for in the system comes, or its deadline.
     pub fn cancel(&self) {
-        if !self.0.control.cancelled.swap(true, Ordering::AcqRel) {
-            let waker = self.0.control.lock().clone();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
+        self.0.control.cancel();
     }
 
     /// Whether cancellation was asked for.
     pub fn is_cancelled(&self) -> bool {
-        self.0.control.cancelled.load(Ordering::Acquire)
+        self.0.control.is_cancelled()
     }
 }
 
@@ -56,14 +51,29 @@ pub(crate) struct Control {
 }
 
 impl Control {
+    /// See [`Canceller::cancel`].
+    pub(crate) fn cancel(&self) {
+        if !self.cancelled.swap(true, Ordering::AcqRel) {
+            let waker = self.lock().clone();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
     /// What ends the code's waits.
     pub(crate) fn set_waker(&self, waker: &Waker) {
         *self.lock() = Some(waker.clone());
     }
 
+    /// Whether cancellation was asked for.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
     /// Tells the code's scopes what was asked for.
     pub(crate) fn apply(&self, scopes: &mut Scopes) {
-        if self.cancelled.load(Ordering::Acquire) {
+        if self.is_cancelled() {
             scopes.cancel();
         }
     }

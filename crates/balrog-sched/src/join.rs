@@ -2,13 +2,16 @@
 
 use std::any::Any;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::{error, fmt, io};
 
 use crate::cancel::{Canceller, Control, Controlled};
+use crate::oneshot::Oneshot;
 use crate::wait::control_thread;
 use crate::{Builder, Interrupt, runtime, wait};
 
@@ -43,20 +46,21 @@ impl Builder {
 pub fn deferred<T: Send + 'static>(
     f: impl FnOnce() -> T + Send + 'static,
 ) -> (JoinHandle<T>, Deferred<impl FnOnce() + Send + 'static>) {
-    let state = Shared(Mutex::new(State::Running(None)));
-    let shared = Arc::new(Controlled { control: Control::default(), shared: state });
-    let control: Arc<Controlled> = Arc::<Controlled<Shared<T>>>::clone(&shared);
-    let promise = Promise(Arc::clone(&shared));
+    let shared = Arc::new(Controlled { control: Control::default(), shared: Ending::new() });
+    let control: Arc<Controlled> = Arc::<Controlled<Ending<T>>>::clone(&shared);
+    // SAFETY: it is in `run`, which `Deferred` and then the task or the thread drop before
+    // `control`; and it is the only one.
+    let promise = unsafe { Promise::new(&shared) };
     let run = move || promise.keep(catch_unwind(AssertUnwindSafe(f)));
-    let canceller = Canceller::new(&control);
-    (JoinHandle { shared, canceller }, Deferred { control, run })
+    (JoinHandle { shared }, Deferred { control, run })
 }
 
 /// The other half of [`deferred`]. Dropped, it tells the handle that the task never ran.
 #[must_use = "the task never begins otherwise"]
 pub struct Deferred<F> {
-    control: Arc<Controlled>,
+    /// First, so that it is dropped first: there is a pointer to `control` in it.
     run: F,
+    control: Arc<Controlled>,
 }
 
 impl<F: FnOnce() + Send + 'static> Deferred<F> {
@@ -70,15 +74,22 @@ impl<F: FnOnce() + Send + 'static> Deferred<F> {
     }
 
     fn spawn_with(self, builder: Builder) -> io::Result<()> {
-        let Self { control, run } = self;
         match runtime() {
-            Some(runtime) => runtime.spawn_local(Box::pin(builder.controlled_task(control, run)?)),
-            None => builder.thread(move || {
-                control_thread(&control);
-                run();
-            })?,
+            Some(runtime) => {
+                // What comes last here is dropped first.
+                let Self { control, run } = self;
+                runtime.spawn_task(builder.controlled_task(control, run)?);
+            }
+            None => builder.thread(move || self.run_here())?,
         }
         Ok(())
+    }
+
+    fn run_here(self) {
+        // What comes last here is dropped first.
+        let Self { control, run } = self;
+        control_thread(&control);
+        run();
     }
 }
 
@@ -92,8 +103,7 @@ impl<F> fmt::Debug for Deferred<F> {
 #[derive(Debug)]
 #[must_use = "dropping the handle detaches the task; its result and its panic are lost"]
 pub struct JoinHandle<T> {
-    shared: Arc<Controlled<Shared<T>>>,
-    canceller: Canceller,
+    shared: Arc<Controlled<Ending<T>>>,
 }
 
 impl<T> JoinHandle<T> {
@@ -109,25 +119,27 @@ impl<T> JoinHandle<T> {
 
     /// Cancels the task: its current wait, or its next, fails. See [`Canceller::cancel`].
     pub fn cancel(&self) {
-        self.canceller.cancel();
-    }
-
-    /// What cancels the task from elsewhere.
-    pub fn canceller(&self) -> Canceller {
-        self.canceller.clone()
+        self.shared.control.cancel();
     }
 
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        !matches!(*self.shared.shared.lock(), State::Running(_))
+        self.shared.shared.is_given()
+    }
+}
+
+impl<T: Send + 'static> JoinHandle<T> {
+    /// What cancels the task from elsewhere.
+    pub fn canceller(&self) -> Canceller {
+        let shared: Arc<Controlled> = Arc::<Controlled<Ending<T>>>::clone(&self.shared);
+        Canceller::new(&shared)
     }
 }
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        // What it holds is dropped outside of the lock.
-        let before = std::mem::replace(&mut *self.shared.shared.lock(), State::Taken);
-        drop(before);
+        // SAFETY: the handle is the only taker, and ends here.
+        drop(unsafe { self.shared.shared.refuse() });
     }
 }
 
@@ -135,15 +147,9 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.shared.shared.lock();
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Done(result) => Poll::Ready(result),
-            State::Running(_) => {
-                *state = State::Running(Some(context.waker().clone()));
-                Poll::Pending
-            }
-            State::Taken => Poll::Ready(Err(JoinError::Closed)),
-        }
+        // SAFETY: the handle is the only taker, and borrowed mutably.
+        let ended = unsafe { self.shared.shared.poll(context) };
+        ended.map(|ended| ended.unwrap_or(Err(JoinError::Closed)))
     }
 }
 
@@ -211,50 +217,39 @@ impl From<JoinError> for io::Error {
     }
 }
 
-struct Shared<T>(Mutex<State<T>>);
-
-enum State<T> {
-    /// With who waits for the end.
-    Running(Option<Waker>),
-    Done(Result<T, JoinError>),
-    Taken,
-}
-
-impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing that can panic runs under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn finish(&self, result: Result<T, JoinError>) {
-        let mut state = self.lock();
-        if matches!(*state, State::Taken) {
-            // Nobody will ask. Dropped without the lock, and here: a canceller may live on.
-            drop(state);
-            drop(result);
-            return;
-        }
-        let before = std::mem::replace(&mut *state, State::Done(result));
-        drop(state);
-        if let State::Running(Some(waker)) = before {
-            waker.wake();
-        }
-    }
-}
+/// Where a task's end is left for its handle.
+type Ending<T> = Oneshot<Result<T, JoinError>>;
 
 /// The task's side: whatever becomes of the task, its joiner learns of it.
-struct Promise<T>(Arc<Controlled<Shared<T>>>);
+///
+/// A pointer instead of one more count: every task would pay for that.
+struct Promise<T>(NonNull<Controlled<Ending<T>>>);
+
+// SAFETY: a shared reference to what is `Sync` when `T` is `Send`.
+unsafe impl<T: Send> Send for Promise<T> {}
 
 impl<T> Promise<T> {
+    /// # Safety
+    ///
+    /// `shared` outlives the promise, which is the only one for it.
+    unsafe fn new(shared: &Arc<Controlled<Ending<T>>>) -> Self {
+        Self(NonNull::from(&**shared))
+    }
+
     fn keep(self, result: Result<T, Box<dyn Any + Send>>) {
-        self.0.shared.finish(result.map_err(|payload| JoinError::Panicked(Panic::new(payload))));
+        let this = ManuallyDrop::new(self);
+        this.give(result.map_err(|payload| JoinError::Panicked(Panic::new(payload))));
+    }
+
+    /// To be called once.
+    fn give(&self, result: Result<T, JoinError>) {
+        // SAFETY: it is there, and given to once: `keep` is, or else `drop`.
+        unsafe { self.0.as_ref().shared.give(result) };
     }
 }
 
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
-        if matches!(*self.0.shared.lock(), State::Running(_)) {
-            self.0.shared.finish(Err(JoinError::Closed));
-        }
+        self.give(Err(JoinError::Closed));
     }
 }

@@ -38,6 +38,7 @@ mod executor;
 mod interrupt;
 mod join;
 mod local;
+mod oneshot;
 mod overflow;
 mod runtime;
 mod scheduler;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::{Suspender, Timers};
+use crate::{Suspender, Task, Timers};
 
 /// A future that stays on its thread.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -17,6 +17,11 @@ pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 pub trait Runtime {
     /// Runs `future` on this thread, some time soon.
     fn spawn_local(&self, future: LocalFuture<()>);
+
+    /// [`Runtime::spawn_local`] for a task, for executors with a shorter way than a future.
+    fn spawn_task(&self, task: Task<()>) {
+        self.spawn_local(Box::pin(task));
+    }
 
     /// A future that is ready at `at`.
     fn timer(&self, at: Instant) -> LocalFuture<()>;

@@ -13,7 +13,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::num::NonZeroUsize;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use corosensei::stack::{Stack, StackPointer};
@@ -36,16 +36,34 @@ const WARM: usize = 1024;
 /// What a stack that is not warm keeps, from its base, in bytes.
 const KEEP: usize = 4 * PAGE;
 
+/// What is reserved on a stack is aligned to, in bytes: a cache line, and more than a stack wants.
+const RESERVED_ALIGN: usize = 64;
+
 /// `MADV_GUARD_INSTALL`, which libc does not name everywhere yet.
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 
 /// A stack of this thread's pool; goes back there when dropped.
 #[derive(Debug)]
 pub(crate) struct PooledStack {
-    /// The highest address, exclusive.
+    /// The highest address of its slot, exclusive.
+    top: NonZeroUsize,
+    /// Where the stack begins: below what was [reserved](PooledStack::reserve).
     base: NonZeroUsize,
     /// With its guard, in bytes.
     slot: usize,
+}
+
+impl PooledStack {
+    /// Takes room for a value off the stack, where it begins. It is not initialised, and lasts
+    /// as long as the stack: a page that the stack touches anyway holds the value too.
+    pub(crate) fn reserve<V>(&mut self) -> NonNull<V> {
+        const { assert!(size_of::<V>() < PAGE && align_of::<V>() <= RESERVED_ALIGN) };
+        let size = size_of::<V>().next_multiple_of(RESERVED_ALIGN);
+        // No stack is smaller than `MIN_STACK_SIZE`, so this stays in its highest page.
+        self.base = NonZeroUsize::new(self.base.get() - size).unwrap_or(self.base);
+        // Not zero, as it is not.
+        NonNull::new(self.base.get() as *mut V).unwrap_or(NonNull::dangling())
+    }
 }
 
 // SAFETY: `base` and `limit` delimit a slot of a slab that stays mapped while `PooledStack`
@@ -59,7 +77,7 @@ unsafe impl Stack for PooledStack {
     #[inline]
     fn limit(&self) -> StackPointer {
         // The slab begins above address zero, and the slot lies inside of it.
-        NonZeroUsize::new(self.base.get() - self.slot).unwrap_or(NonZeroUsize::MIN)
+        NonZeroUsize::new(self.top.get() - self.slot).unwrap_or(NonZeroUsize::MIN)
     }
 }
 
@@ -68,7 +86,7 @@ impl Drop for PooledStack {
         // At the thread's end the pool may be gone already: it has left the slab mapped then.
         let _ = POOLS.try_with(|pools| {
             if let Ok(mut pools) = pools.try_borrow_mut() {
-                pools.give_back(self.base, self.slot);
+                pools.give_back(self.top, self.slot);
             }
         });
     }
@@ -81,7 +99,7 @@ impl Drop for PooledStack {
 /// When the system has no more memory or mappings for one.
 pub(crate) fn take(size: usize) -> io::Result<PooledStack> {
     let slot = slot_size(size);
-    POOLS.with(|pools| pools.borrow_mut().of(slot).take()).map(|base| PooledStack { base, slot })
+    POOLS.with(|pools| pools.borrow_mut().of(slot).take()).map(|top| PooledStack { top, base: top, slot })
 }
 
 /// The stack whose guard holds `address`, as its usable size. For the fault handler: takes no
@@ -283,6 +301,18 @@ mod tests {
                 assert_eq!(unsafe { (address as *const usize).read() }, number);
             }
         }
+    }
+
+    #[test]
+    fn what_is_reserved_lies_above_the_stack_and_comes_back_with_it() {
+        let mut stack = take(0).unwrap();
+        let (top, limit) = (stack.base, stack.limit());
+        let (one, other) = (stack.reserve::<u8>(), stack.reserve::<[u64; 9]>());
+        assert_eq!(one.addr().get(), top.get() - 64);
+        assert_eq!((other.addr(), stack.limit()), (stack.base, limit));
+        assert_eq!(stack.base.get(), top.get() - 64 - 128);
+        drop(stack);
+        assert_eq!(take(0).unwrap().base, top);
     }
 
     #[test]

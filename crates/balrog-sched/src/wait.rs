@@ -25,9 +25,49 @@ pub trait Suspender {
     fn suspend(&self, until: Option<Instant>);
 
     /// Lets everyone else who is ready run once.
-    fn yield_now(&self) {
+    ///
+    /// # Errors
+    ///
+    /// As [`Suspender::check`].
+    fn yield_now(&self) -> Result<(), Interrupt> {
+        self.check(None)?;
         self.waker().wake_by_ref();
         self.suspend(None);
+        Ok(())
+    }
+
+    /// Begins a wait: what to poll with.
+    ///
+    /// # Errors
+    ///
+    /// As [`Suspender::check`].
+    // In one call with what it is made of, as is `go_on`: each is one on the way of every wait.
+    fn begin(&self, deadline: Option<Instant>) -> Result<Rc<Waker>, Interrupt> {
+        self.check(deadline)?;
+        Ok(self.waker())
+    }
+
+    /// Lets others run after a poll with `waker` that was pending, until it is time for the next.
+    ///
+    /// # Errors
+    ///
+    /// As [`Suspender::check`].
+    fn go_on(&self, waker: &mut Rc<Waker>, deadline: Option<Instant>) -> Result<(), Interrupt> {
+        let until = self.check(deadline)?;
+        // A poll may wait itself (the I/O of a destructor), and come back under another waker:
+        // the future knows the old one then.
+        if self.is_waker(waker) {
+            self.suspend(until);
+        }
+        if !self.is_waker(waker) {
+            *waker = self.waker();
+        }
+        Ok(())
+    }
+
+    /// Whether this is what [`Suspender::waker`] gives.
+    fn is_waker(&self, waker: &Rc<Waker>) -> bool {
+        Rc::ptr_eq(waker, &self.waker())
     }
 
     /// Calls `f` with the deadlines, shields and cancellation of the code that runs here.
@@ -105,11 +145,7 @@ pub fn wait_until<F: Future>(future: F, deadline: Option<Instant>) -> Result<F::
 ///
 /// As [`wait`].
 pub fn yield_now() -> Result<(), Interrupt> {
-    with_current(|here| {
-        here.check(None)?;
-        here.yield_now();
-        Ok(())
-    })
+    with_current(|here| here.yield_now())
 }
 
 /// Calls `f` with every wait inside of it ending at `until`, or earlier by an outer deadline.
@@ -156,17 +192,26 @@ pub fn limits() -> Limits {
 
 /// Runs `f` as the code of `suspender`: waits inside of it go there.
 pub fn with_suspender<T>(suspender: &dyn Suspender, f: impl FnOnce() -> T) -> T {
+    // SAFETY: only the lifetime changes. The reference is in `CURRENT` while this frame lives,
+    // and `with_current` hands it out for the time of a call on this thread: either a call
+    // below this frame, or one on a stack that is resumed below it.
+    let suspender: &'static dyn Suspender = unsafe { std::mem::transmute(suspender) };
+    replace_suspender(Some(suspender), f)
+}
+
+/// Runs `f` as an executor's own code, which is no task's even where a task runs the executor.
+pub(crate) fn without_suspender<T>(f: impl FnOnce() -> T) -> T {
+    replace_suspender(None, f)
+}
+
+fn replace_suspender<T>(suspender: Option<&'static dyn Suspender>, f: impl FnOnce() -> T) -> T {
     struct Restore(Option<&'static dyn Suspender>);
     impl Drop for Restore {
         fn drop(&mut self) {
             set_current(self.0);
         }
     }
-    // SAFETY: only the lifetime changes. The reference is in `CURRENT` while this frame lives,
-    // and `with_current` hands it out for the time of a call on this thread: either a call
-    // below this frame, or one on a stack that is resumed below it.
-    let suspender: &'static dyn Suspender = unsafe { std::mem::transmute(suspender) };
-    let _restore = Restore(set_current(Some(suspender)));
+    let _restore = Restore(set_current(suspender));
     f()
 }
 
@@ -182,15 +227,13 @@ pub(crate) fn with_current<T>(f: impl FnOnce(&dyn Suspender) -> T) -> T {
     }
 }
 
-// Neither is inlined: the address of a thread-local must not be kept over a switch of stacks.
-// (Ours never change their thread; this is for compilers that cannot know.)
-#[inline(never)]
+#[inline]
 pub(crate) fn current() -> Option<&'static dyn Suspender> {
     CURRENT.get()
 }
 
-#[inline(never)]
-fn set_current(suspender: Option<&'static dyn Suspender>) -> Option<&'static dyn Suspender> {
+#[inline]
+pub(crate) fn set_current(suspender: Option<&'static dyn Suspender>) -> Option<&'static dyn Suspender> {
     CURRENT.replace(suspender)
 }
 
@@ -199,19 +242,12 @@ fn drive<F: Future>(
     mut future: Pin<&mut F>,
     deadline: Option<Instant>,
 ) -> Result<F::Output, Interrupt> {
-    here.check(deadline)?;
+    let mut waker = here.begin(deadline)?;
     loop {
-        let waker = here.waker();
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return Ok(output);
         }
-        let until = here.check(deadline)?;
-        // A poll may wait itself (the I/O of a destructor), and come back under another waker:
-        // the future knows the old one then.
-        if Rc::ptr_eq(&waker, &here.waker()) {
-            drop(waker);
-            here.suspend(until);
-        }
+        here.go_on(&mut waker, deadline)?;
     }
 }
 
@@ -267,8 +303,10 @@ impl Suspender for PlainThread {
         }
     }
 
-    fn yield_now(&self) {
+    fn yield_now(&self) -> Result<(), Interrupt> {
+        self.check(None)?;
         std::thread::yield_now();
+        Ok(())
     }
 
     /// A thread that unwinds may wait: it stops nobody else.

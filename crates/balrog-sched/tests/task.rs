@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use balrog_sched::{
-    Builder, Executor, GRACE, Interrupt, JoinError, Park, TaskLocal, in_task, limits, runtime, sleep_until,
-    spawn, task, wait, wait_until, with_deadline, with_shield, yield_now,
+    Builder, Executor, GRACE, Interrupt, JoinError, Park, TaskLocal, deferred, in_task, limits, runtime,
+    sleep_until, spawn, task, wait, wait_until, with_deadline, with_shield, yield_now,
 };
 
 const SOON: Duration = Duration::from_millis(20);
@@ -435,6 +435,62 @@ fn another_fault_is_not_taken_for_an_overflow() {
         .unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(11));
     assert!(!String::from_utf8_lossy(&output.stderr).contains("overflowed"));
+}
+
+#[test]
+fn a_task_can_be_given_more_than_a_stack_holds() {
+    let given = [7_u8; 64 * 1024];
+    let mut large =
+        Builder::new().stack_size(0).task(move || given.iter().map(|&byte| u64::from(byte)).sum());
+    assert_eq!(poll(large.as_mut().unwrap()), Poll::Ready(7_u64 * 64 * 1024));
+}
+
+#[test]
+fn deferred_work_that_never_begins_tells_its_handle() {
+    let given = Arc::new(());
+    let inside = Arc::clone(&given);
+    let (mut handle, never_begun) = deferred(move || drop(inside));
+    let canceller = handle.canceller();
+    drop(never_begun);
+    assert!(handle.is_finished());
+    assert!(matches!(handle.join(), Err(JoinError::Closed)));
+    drop(handle);
+    assert_eq!(Arc::strong_count(&given), 1);
+    canceller.cancel();
+}
+
+#[test]
+fn the_wakers_of_an_executor_serve_the_next_one() {
+    let wakers: Vec<_> = (0..3)
+        .map(|_| run(|| wait(std::future::poll_fn(|context| Poll::Ready(context.waker().clone()))).unwrap()))
+        .collect();
+    // Late wakes, here and elsewhere: nobody is there, or another who waits on.
+    wakers.iter().for_each(Waker::wake_by_ref);
+    let waited = run(move || {
+        wakers.iter().for_each(Waker::wake_by_ref);
+        std::thread::spawn(move || wakers.into_iter().for_each(Waker::wake)).join().unwrap();
+        wait_until(never(), Some(Instant::now() + SOON))
+    });
+    assert_eq!(waited, Err(Interrupt::Deadline));
+}
+
+#[test]
+fn a_task_runs_another_executor_and_is_woken_meanwhile() {
+    let got = run(|| {
+        let mut outer = spawn(|| {
+            let executor = Executor::new(Box::new(Park));
+            wait(std::future::poll_fn(|context| {
+                context.waker().wake_by_ref();
+                Poll::Ready(())
+            }))?;
+            let inner = executor.run(|| yield_now().map(|()| 1)).unwrap();
+            yield_now()?;
+            inner
+        })
+        .unwrap();
+        outer.join().unwrap()
+    });
+    assert_eq!(got, Ok(1));
 }
 
 #[test]
