@@ -13,6 +13,7 @@ import time
 import balrog
 import pytest
 from balrog import socket
+from processes import free_port
 from support.debian import program
 from support.green import ticking
 from support.slow_http import Slow
@@ -245,32 +246,6 @@ def test_install_asgiref():
 def installed():
     with balrog.install("socket"):
         yield
-
-
-def wait_for(port):
-    until = time.monotonic() + 60
-    while True:
-        try:
-            return std.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < until
-            time.sleep(0.05)
-
-
-def free_port():
-    with std.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def redis_port(tmp_path_factory):
-    server, port = program("redis-server", "redis-server"), free_port()
-    directory = tmp_path_factory.mktemp("redis")
-    command = [str(server.path), "--port", str(port), "--save", "", "--dir", str(directory), "--bind", "127.0.0.1"]
-    with subprocess.Popen(command, env=server.environ, stdout=subprocess.DEVNULL) as process:
-        wait_for(port)
-        yield port
-        process.terminate()
 
 
 def test_redis(call, installed, redis_port):

@@ -3,6 +3,7 @@
 import contextvars
 import io
 import json
+import os
 import threading
 from wsgiref.validate import validator
 
@@ -261,3 +262,34 @@ def do_ws_timeout(environ, start_response):
         ws.send(ws.recv(timeout=5))
 
     return open_socket(environ, start_response, handler)
+
+
+def do_ws_work(environ, start_response):
+    """Waits in every way that a WebSocket has, and does not mind what a shared lock is held for."""
+
+    def handler(ws):
+        sockets["work"] = balrog.current_task()
+        while (message := ws.recv(timeout=30)) != "end":
+            balrog.sleep(0.001)
+            ws.send(message)
+            ws.ping()
+
+    return open_socket(environ, start_response, handler)
+
+
+def do_ws_cancel(environ, start_response):
+    """Cancels the task of do_ws_work in its wait of this number; says whether it came to that."""
+    while (task := sockets.pop("work", None)) is None:
+        balrog.sleep(0.001)
+    while task.waits < int(environ["QUERY_STRING"]) and not task.done():
+        balrog.sleep(0)
+    reached = task.cancel()
+    task.join()
+    return answer(start_response, reached)
+
+
+def do_held(environ, start_response):
+    """What the server holds, in numbers."""
+    counters = balrog.counters()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    return answer(start_response, [len(balrog.tasks()), counters["live"], counters["parked"], descriptors])

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -197,3 +198,44 @@ def test_a_flood_of_pings_keeps_nobody_out(server):
             assert flood.poll() is None
         finally:
             flood.kill()
+
+
+def test_cancelled_at_every_wait(own_server):
+    """Whatever a handler waits for when it is cancelled, the client is told, and nothing is left behind."""
+
+    def cancelled_at(number):
+        """What the client saw, and whether the handler had so many waits."""
+        with ThreadPoolExecutor() as pool:
+            with open_socket(own_server, "ws_work") as ws:
+                reached = pool.submit(
+                    requests.get,
+                    f"{own_server.url}/ws_cancel?{number}",
+                    timeout=20,
+                    # No connection of ours is to be counted with the server's.
+                    headers={"Connection": "close"},
+                )
+                with pytest.raises(ConnectionClosed) as closed:
+                    for text in ("one", "two" * 100_000, "end", "never"):
+                        ws.send(text)
+                        assert ws.recv(timeout=10) == text
+            return closed.value.rcvd.code, reached.result().json()
+
+    counting = requests.Session()
+
+    def held():
+        return counting.get(f"{own_server.url}/held", timeout=10).json()
+
+    assert cancelled_at(1_000_000) == (1000, False)
+    before, number, reached = held(), 1, True
+    while reached:
+        code, reached = cancelled_at(number)
+        # One that could not be cancelled any more had ended by itself.
+        assert code == (1011 if reached else 1000), number
+        until = time.monotonic() + 10
+        while (now := held()) != before and time.monotonic() < until:
+            time.sleep(0.01)
+        assert now == before, f"cancelled at wait {number}"
+        number += 1
+    # Three messages are waited for, with a sleep behind two of them.
+    assert number > 5
+    counting.close()
