@@ -45,6 +45,7 @@ impl<M: Machine> Connection<M> {
             Other,
             Input,
         }
+        let mut until = None;
         loop {
             let next = self.link.poll_event(Instant::now()).map(|step| match step {
                 Step::NeedInput => Next::Input,
@@ -53,15 +54,38 @@ impl<M: Machine> Connection<M> {
             match next {
                 Ok(Next::Found(found)) => return Ok(found),
                 Ok(Next::Other) => {}
-                Ok(Next::Input) => {
-                    self.flush()?;
-                    self.fill(hint)?;
-                }
+                Ok(Next::Input) => self.exchange(hint, &mut until)?,
                 Err(error) => {
                     // What the machine has to say to that (400, a close frame) goes out if it can.
                     let _ = self.try_flush();
                     return Err(error.into());
                 }
+            }
+        }
+    }
+
+    /// Sends what is in the outbox, then reads once; or reads something before all is sent, for
+    /// that has to be looked at first: the peer may send much more of it before it takes the rest.
+    /// `until`: how long there may be no room, from when there was none.
+    fn exchange(&mut self, hint: usize, until: &mut Option<Option<Instant>>) -> io::Result<()> {
+        loop {
+            match self.try_flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => {
+                    *until = None;
+                    return sent.and_then(|()| self.fill(hint));
+                }
+            }
+            let mut interest = Interest::Writable;
+            if self.link.wants_input() {
+                match self.try_fill(hint) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => interest = Interest::Both,
+                    read => return read,
+                }
+            }
+            let until = *until.get_or_insert_with(|| self.stream.timeouts().until(Interest::Writable));
+            if self.wait(interest, until)? {
+                return Ok(());
             }
         }
     }

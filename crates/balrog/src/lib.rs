@@ -47,6 +47,7 @@
 mod drive;
 pub mod http;
 pub mod net;
+mod percent;
 pub mod postgres;
 mod random;
 mod runtime;

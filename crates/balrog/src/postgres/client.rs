@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use balrog_backends::offload;
 use balrog_proto::Step;
@@ -11,6 +11,7 @@ use balrog_proto::postgres::{
 };
 
 use super::{CancelToken, Config, Encoding, Error, Row, ServerError, SslMode, ToSql, Transaction};
+use crate::Interrupt;
 use crate::drive::Connection;
 use crate::net::{AnyStream, TcpStream, UnixStream};
 use crate::random::Random;
@@ -20,6 +21,9 @@ use crate::tls::TlsConfig;
 pub(super) const READ: usize = 16 * 1024;
 /// Notifications that nobody asked for yet; the oldest go first.
 const NOTIFICATIONS: usize = 10_000;
+
+/// How long each part of a pipeline that is given up may still run before it is cancelled, too.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// How many statements a session keeps prepared, and at which use behind the first ones.
 const STATEMENTS: (usize, u32) = (100, 3);
@@ -31,7 +35,7 @@ const STATEMENTS: (usize, u32) = (100, 3);
 #[derive(Debug)]
 pub struct Client {
     pub(super) connection: Connection<Frontend>,
-    batch: Batch,
+    pub(super) batch: Batch,
     statements: Statements,
     config: Arc<Config>,
     host: usize,
@@ -54,7 +58,7 @@ pub struct Notification {
 }
 
 /// What one query came to.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// Those of a prepared statement are known before.
     columns: Option<Arc<[Column]>>,
@@ -247,19 +251,13 @@ impl Client {
         self.begin()?;
         while self.notifications.is_empty() {
             let notifications = &mut self.notifications;
-            self.connection.stream.timeouts_mut().deadline = until;
-            let came = self.connection.event(READ, |step| match step {
+            let came = until_or(&mut self.connection, until, |step| match step {
                 Step::Event(event) => note(notifications, &event).then_some(Ok(())),
                 _ => Some(Err(io::ErrorKind::UnexpectedEof.into())),
             });
-            self.connection.stream.timeouts_mut().deadline = None;
-            match came.and_then(|came| came) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    // That of the code around goes on.
-                    balrog_sched::limit(None).map_err(io::Error::from)?;
-                    break;
-                }
+            match came {
+                Ok(Some(())) => {}
+                Ok(None) => break,
                 Err(error) => return Err(self.broken(error)),
             }
         }
@@ -305,6 +303,30 @@ impl Client {
         if self.connection.link.is_idle() {
             return Ok(());
         }
+        self.cancel_running();
+        self.connection.link.recover(Instant::now())?;
+        while !self.connection.link.is_idle() {
+            let notifications = &mut self.notifications;
+            let soon = Some(Instant::now() + AGAIN);
+            let ready = until_or(&mut self.connection, soon, |step| match step {
+                Step::Event(FrontendEvent::Ready { .. }) => Some(Ok(())),
+                Step::Event(event) => {
+                    note(notifications, &event);
+                    None
+                }
+                _ => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+            });
+            match ready {
+                Ok(Some(())) => {}
+                Ok(None) => self.cancel_running(),
+                Err(error) => return Err(self.broken(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the server stop what it is doing for us, if it can be reached.
+    fn cancel_running(&mut self) {
         if let Some(unit) = self.connection.link.running()
             && let Ok(key) = self.connection.link.cancel(unit)
         {
@@ -313,26 +335,10 @@ impl Client {
             let _ = token.cancel();
             self.connection.link.cancel_finished();
         }
-        self.connection.link.recover(Instant::now())?;
-        while !self.connection.link.is_idle() {
-            let notifications = &mut self.notifications;
-            let ready = self.connection.event(READ, |step| match step {
-                Step::Event(FrontendEvent::Ready { .. }) => Some(Ok(())),
-                Step::Event(event) => {
-                    note(notifications, &event);
-                    None
-                }
-                _ => Some(Err(io::ErrorKind::UnexpectedEof.into())),
-            });
-            if let Err(error) = ready.and_then(|ready| ready) {
-                return Err(self.broken(error));
-            }
-        }
-        Ok(())
     }
 
     /// Puts a query into the batch: as text, or by the name of its prepared statement.
-    fn put(&mut self, sql: &str, parameters: &[&dyn ToSql]) -> Result<Outcome, Error> {
+    pub(super) fn put(&mut self, sql: &str, parameters: &[&dyn ToSql]) -> Result<Outcome, Error> {
         let mut bytes = Vec::new();
         let encoded: Vec<_> = parameters
             .iter()
@@ -388,7 +394,11 @@ impl Client {
     }
 
     /// Waits for the end of the one unit that was sent, and says what may be done if it failed.
-    fn finish(&mut self, mut outcome: Outcome, f: &mut impl FnMut(Row)) -> Result<Outcome, (Error, Remedy)> {
+    pub(super) fn finish(
+        &mut self,
+        mut outcome: Outcome,
+        f: &mut impl FnMut(Row),
+    ) -> Result<Outcome, (Error, Remedy)> {
         let statements = &mut self.statements;
         let notifications = &mut self.notifications;
         let ended = self.connection.event(READ, |step| {
@@ -458,7 +468,7 @@ impl Client {
 
     /// Whether `error` is the end: an interrupted wait is not, the connection goes on from there.
     pub(super) fn broken(&mut self, error: io::Error) -> Error {
-        self.closed |= crate::Interrupt::of(&error).is_none();
+        self.closed |= Interrupt::of(&error).is_none();
         Error::Io(error)
     }
 }
@@ -468,6 +478,27 @@ impl Drop for Client {
         // As far as it goes without a wait.
         self.connection.link.terminate();
         let _ = self.connection.try_flush();
+    }
+}
+
+/// [`Connection::event`], or `None` at `until`. An enclosing deadline is still an error.
+fn until_or<T>(
+    connection: &mut Connection<Frontend>,
+    until: Option<Instant>,
+    take: impl FnMut(Step<FrontendEvent<'_>>) -> Option<io::Result<T>>,
+) -> io::Result<Option<T>> {
+    connection.stream.timeouts_mut().deadline = until;
+    let taken = connection.event(READ, take);
+    connection.stream.timeouts_mut().deadline = None;
+    match taken {
+        Err(error)
+            if Interrupt::of(&error) == Some(Interrupt::Deadline)
+                && until.is_some_and(|until| until <= Instant::now()) =>
+        {
+            balrog_sched::limit(None)?;
+            Ok(None)
+        }
+        taken => taken?.map(Some),
     }
 }
 

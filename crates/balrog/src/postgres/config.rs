@@ -7,6 +7,7 @@ use std::time::Duration;
 use balrog_proto::postgres as proto;
 
 use super::Error;
+use crate::percent;
 
 /// Where a database is, and who wants in.
 ///
@@ -253,21 +254,11 @@ impl fmt::Debug for Config {
     }
 }
 
-/// With `%20` and the like as what they stand for (RFC 3986 section 2.1).
+/// Without percent-encoding.
 fn decoded(text: &str) -> Result<String, Error> {
-    let wrong = || Error::Config(format!("{text:?} has a percent sign that stands for nothing"));
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
-        let (high, low) = (digit().ok_or_else(wrong)?, digit().ok_or_else(wrong)?);
-        bytes.push((high << 4 | low) as u8);
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
+    percent::decode(text).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+        Error::Config(format!("{text:?} has a percent sign that does not stand for a part of UTF-8"))
+    })
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@
 //! be had as a string. Arrays are vectors. The features `json`, `uuid` and `jiff` add
 //! `serde_json::Value`, `uuid::Uuid`, and jiff's timestamps, dates and times.
 //!
+//! Many queries cost one round trip in a [`Pipeline`].
+//!
 //! Every wait can be interrupted by a deadline or a cancellation. The next use of the connection
 //! then cancels what still runs and drops what it sends, so no answer is taken for another's.
 
@@ -32,6 +34,7 @@ mod client;
 mod config;
 mod copy;
 mod error;
+mod pipeline;
 mod pool;
 mod row;
 mod transaction;
@@ -42,6 +45,7 @@ pub use client::{Client, Notification};
 pub use config::{Config, SslMode};
 pub use copy::{CopyIn, CopyOut};
 pub use error::{Error, ServerError};
+pub use pipeline::{Answer, Pipeline};
 pub use pool::{Pool, Pooled};
 pub use row::{Index, Row};
 pub use transaction::Transaction;

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::url::Url;
 use crate::http::Proxy;
+use crate::percent;
 
 /// The proxy for `url`, if there is to be one.
 pub(super) fn of(url: &Url) -> Result<Option<Proxy>, String> {
@@ -48,30 +49,12 @@ fn parse(proxy: &str) -> Result<Proxy, String> {
     let (login, at) = rest.rsplit_once('@').map_or((None, rest), |(login, at)| (Some(login), at));
     let url = Url::parse(&format!("http://{at}")).map_err(|why| format!("the environment's proxy: {why}"))?;
     let headers = login.map(|login| {
-        let value = format!("Basic {}", STANDARD.encode(decode(login)));
+        // A lone percent sign is what it looks like.
+        let login = percent::decode(login).unwrap_or_else(|| login.into());
+        let value = format!("Basic {}", STANDARD.encode(login));
         (b"Proxy-Authorization".to_vec(), value.into_bytes())
     });
     Ok(Proxy { host: url.host, port: url.port, headers: headers.into_iter().collect() })
-}
-
-/// Without percent-encoding.
-fn decode(text: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        let digits = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| byte == b'%') {
-            Some(decoded) => {
-                out.push(decoded);
-                rest = &behind[2..];
-            }
-            None => {
-                out.push(byte);
-                rest = behind;
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]

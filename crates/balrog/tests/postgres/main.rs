@@ -1,6 +1,7 @@
 //! A real PostgreSQL, each test in every mode.
 
-#[path = "support/postgres.rs"]
+mod pipeline;
+#[path = "../support/postgres.rs"]
 mod support;
 
 use std::fs;
