@@ -1,6 +1,7 @@
 //! Arrays, in their text format: "array values are written within curly braces, separated by the
 //! delimiter character". A level more of braces is a dimension more.
 
+use super::range::quote;
 use super::types::{Failed, oid};
 use super::{Encoding, FromSql, ToSql};
 
@@ -23,14 +24,7 @@ impl<T: ToSql> ToSql for [T] {
             } else if text.first() == Some(&b'{') && value.is_array() {
                 out.extend_from_slice(&text);
             } else {
-                out.push(b'"');
-                for byte in &text {
-                    if matches!(byte, b'"' | b'\\') {
-                        out.push(b'\\');
-                    }
-                    out.push(*byte);
-                }
-                out.push(b'"');
+                quote(&text, out);
             }
         }
         out.push(b'}');

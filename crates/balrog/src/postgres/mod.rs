@@ -20,8 +20,25 @@
 //! A query and its parameters go out in one piece, and nothing is left behind in the session.
 //! Numbers, booleans and bytes say their types, strings leave theirs to the server: a string can
 //! be a parameter of any type, a date or a JSON document for example, and any value of a row can
-//! be had as a string. Arrays are vectors. The features `json`, `uuid` and `jiff` add
-//! `serde_json::Value`, `uuid::Uuid`, and jiff's timestamps, dates and times.
+//! be had as a string. More types come with features:
+//!
+//! | PostgreSQL | Rust | feature |
+//! |---|---|---|
+//! | `boolean`, `smallint`, `integer`, `bigint`, `real`, `double precision` | `bool`, `i16`, `i32`, `i64`, `f32`, `f64` | |
+//! | `text` and anything else | `&str`, `String`; any `FromStr` by [`Row::parse`] | |
+//! | `bytea` | `[u8]`, `Vec<u8>` | |
+//! | arrays, of any dimension | `Vec`, in a `Vec` for each dimension | |
+//! | ranges, multiranges | [`Range`], [`Multirange`] | |
+//! | `numeric` | `rust_decimal::Decimal`: 28 digits, and an error for more | `rust_decimal` |
+//! | `numeric` | `bigdecimal::BigDecimal`: any number of digits | `bigdecimal` |
+//! | `json`, `jsonb` | `serde_json::Value` | `json` |
+//! | `uuid` | `uuid::Uuid` | `uuid` |
+//! | `timestamptz`, `timestamp`, `date`, `time` | `jiff::Timestamp`, `jiff::civil::{DateTime, Date, Time}` | `jiff` |
+//! | a date, time or number that may be infinite | [`OrInfinity`] of it | |
+//! | NULL | `Option` | |
+//!
+//! A value that a type does not have, `NaN` as a `Decimal` or the year 10000 as a `Date`, is an
+//! [`Error::Conversion`], never another value. Times have microseconds in PostgreSQL.
 //!
 //! Many queries cost one round trip in a [`Pipeline`].
 //!
@@ -33,9 +50,12 @@ mod cancel;
 mod client;
 mod config;
 mod copy;
+#[cfg(feature = "jiff")]
+mod datetime;
 mod error;
 mod pipeline;
 mod pool;
+mod range;
 mod row;
 mod transaction;
 mod types;
@@ -47,6 +67,7 @@ pub use copy::{CopyIn, CopyOut};
 pub use error::{Error, ServerError};
 pub use pipeline::{Answer, Pipeline};
 pub use pool::{Pool, Pooled};
+pub use range::{Multirange, Range};
 pub use row::{Index, Row};
 pub use transaction::Transaction;
-pub use types::{Encoding, FromSql, ToSql};
+pub use types::{Encoding, FromSql, OrInfinity, ToSql};

@@ -16,6 +16,8 @@ pub(super) mod oid {
     pub(crate) const FLOAT4: u32 = 700;
     pub(crate) const FLOAT8: u32 = 701;
     pub(crate) const BYTEA_ARRAY: u32 = 1001;
+    #[cfg(any(feature = "rust_decimal", feature = "bigdecimal"))]
+    pub(crate) const NUMERIC: u32 = 1700;
 }
 
 /// How the bytes of a parameter are meant.
@@ -194,12 +196,30 @@ impl FromSql<'_> for Vec<u8> {
         if type_oid != oid::BYTEA {
             return Ok(text.as_bytes().to_vec());
         }
-        let digits = text.strip_prefix("\\x").ok_or("its bytea_output is not hex")?.as_bytes();
+        let Some(digits) = text.strip_prefix("\\x") else { return unescape(text.as_bytes()) };
         let digit = |digit: u8| char::from(digit).to_digit(16);
-        let (pairs, []) = digits.as_chunks::<2>() else { return Err("half a byte".into()) };
+        let (pairs, []) = digits.as_bytes().as_chunks::<2>() else { return Err("half a byte".into()) };
         let byte = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4 | digit(*low)?) as u8);
         pairs.iter().map(byte).collect::<Option<_>>().ok_or_else(|| "it is not hexadecimal".into())
     }
+}
+
+/// Of `bytea_output` escape: `\\` is a backslash, `\ooo` the byte with this octal number.
+fn unescape(mut text: &[u8]) -> Result<Vec<u8>, Failed> {
+    let mut bytes = Vec::with_capacity(text.len());
+    while let Some((&byte, rest)) = text.split_first() {
+        let (byte, rest) = match rest {
+            _ if byte != b'\\' => (byte, rest),
+            [b'\\', rest @ ..] => (b'\\', rest),
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..] => {
+                (((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'), rest)
+            }
+            _ => return Err("a backslash that stands for nothing".into()),
+        };
+        bytes.push(byte);
+        text = rest;
+    }
+    Ok(bytes)
 }
 
 impl<T: ToSql> ToSql for Option<T> {
@@ -249,14 +269,14 @@ impl<T: ToSql + ?Sized> ToSql for &T {
     }
 }
 
-/// A type whose text format here is the server's.
-#[cfg(any(feature = "json", feature = "uuid", feature = "jiff"))]
+/// Types whose text format here is the server's.
+#[cfg(any(feature = "json", feature = "uuid", feature = "rust_decimal", feature = "bigdecimal"))]
 macro_rules! texts {
-    ($($feature:literal: $($type:ty),+;)+) => {$($(
+    ($($feature:literal: $type:ty as $oid:ident by $parse:expr;)+) => {$(
         #[cfg(feature = $feature)]
         impl ToSql for $type {
             fn type_oid(&self) -> u32 {
-                oid::UNKNOWN
+                oid::$oid
             }
 
             fn encode(&self, out: &mut Vec<u8>) -> Encoding {
@@ -268,16 +288,64 @@ macro_rules! texts {
         #[cfg(feature = $feature)]
         impl FromSql<'_> for $type {
             fn from_text(_type_oid: u32, text: &str) -> Result<Self, Failed> {
-                Ok(text.parse()?)
+                Ok($parse(text)?)
             }
         }
-    )+)+};
+    )+};
 }
-#[cfg(any(feature = "json", feature = "uuid", feature = "jiff"))]
+#[cfg(any(feature = "json", feature = "uuid", feature = "rust_decimal", feature = "bigdecimal"))]
 texts! {
-    "json": serde_json::Value;
-    "uuid": uuid::Uuid;
-    "jiff": jiff::Timestamp, jiff::civil::Date, jiff::civil::Time, jiff::civil::DateTime;
+    "json": serde_json::Value as UNKNOWN by str::parse::<serde_json::Value>;
+    "uuid": uuid::Uuid as UNKNOWN by str::parse::<uuid::Uuid>;
+    // Exact, or an error: never rounded.
+    "rust_decimal": rust_decimal::Decimal as NUMERIC by rust_decimal::Decimal::from_str_exact;
+    "bigdecimal": bigdecimal::BigDecimal as NUMERIC by str::parse::<bigdecimal::BigDecimal>;
+}
+
+/// A value that may be one of the infinite ones, which most types of Rust do not have: a date, a
+/// time with a date, a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OrInfinity<T> {
+    /// `-infinity`, before all others.
+    NegInfinity,
+    /// One that is not infinite.
+    Finite(T),
+    /// `infinity`, behind all others.
+    Infinity,
+}
+
+impl<T: ToSql> ToSql for OrInfinity<T> {
+    fn type_oid(&self) -> u32 {
+        match self {
+            Self::Finite(value) => value.type_oid(),
+            _ => oid::UNKNOWN,
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Encoding {
+        match self {
+            Self::Finite(value) => value.encode(out),
+            Self::Infinity => "infinity".encode(out),
+            Self::NegInfinity => "-infinity".encode(out),
+        }
+    }
+
+    fn element(&self, out: &mut Vec<u8>) -> Encoding {
+        match self {
+            Self::Finite(value) => value.element(out),
+            infinite => infinite.encode(out),
+        }
+    }
+}
+
+impl<'a, T: FromSql<'a>> FromSql<'a> for OrInfinity<T> {
+    fn from_text(type_oid: u32, text: &'a str) -> Result<Self, Failed> {
+        match text {
+            "infinity" | "Infinity" => Ok(Self::Infinity),
+            "-infinity" | "-Infinity" => Ok(Self::NegInfinity),
+            text => T::from_text(type_oid, text).map(Self::Finite),
+        }
+    }
 }
 
 /// For [`Row::parse`](super::Row::parse).
@@ -286,5 +354,20 @@ pub(super) struct Parsed<T>(pub(super) T);
 impl<T: FromStr<Err: Error + Send + Sync + 'static>> FromSql<'_> for Parsed<T> {
     fn from_text(_type_oid: u32, text: &str) -> Result<Self, Failed> {
         Ok(Self(text.parse()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_in_both_formats() {
+        let read = |text| Vec::<u8>::from_text(oid::BYTEA, text).ok();
+        assert_eq!(read("\\x00fF"), Some(vec![0, 255]));
+        assert_eq!(read(r"a\\b\000\377"), Some(b"a\\b\0\xff".to_vec()));
+        for wrong in [r"\x0", r"\xgg", r"\", r"\12", r"\400", r"\8"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
     }
 }

@@ -3,6 +3,14 @@
 mod pipeline;
 #[path = "../support/postgres.rs"]
 mod support;
+#[cfg(all(
+    feature = "json",
+    feature = "uuid",
+    feature = "jiff",
+    feature = "rust_decimal",
+    feature = "bigdecimal"
+))]
+mod types;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -134,28 +142,6 @@ fn arrays_go_there_and_come_back() {
         assert!(row.get::<bool>(5)?);
         assert!(row.get::<Vec<String>>(6)?.is_empty());
         assert!(row.get::<Vec<String>>(0).is_err());
-        Ok(())
-    });
-}
-
-#[cfg(all(feature = "json", feature = "uuid", feature = "jiff"))]
-#[test]
-fn types_of_other_crates() {
-    in_every_mode(|url| {
-        let mut db = Client::connect(url)?;
-        let json = serde_json::json!({"dish": ["soup", 2]});
-        let uuid: uuid::Uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap();
-        let at: jiff::Timestamp = "2026-11-26T12:30:00.25Z".parse().unwrap();
-        let (date, time) = (jiff::civil::date(2026, 2, 28), jiff::civil::time(7, 5, 0, 0));
-        let row = db.query_one(
-            "select $1::jsonb, $2::uuid, $3::timestamptz, $4::date, $5::time, $6::timestamp, array[$2::uuid]",
-            &[&json, &uuid, &at, &date, &time, &date.to_datetime(time)],
-        )?;
-        assert_eq!((row.get::<serde_json::Value>(0)?, row.get::<uuid::Uuid>(1)?), (json, uuid));
-        assert_eq!(row.get::<jiff::Timestamp>(2)?, at);
-        assert_eq!((row.get::<jiff::civil::Date>(3)?, row.get::<jiff::civil::Time>(4)?), (date, time));
-        assert_eq!(row.get::<jiff::civil::DateTime>(5)?, date.to_datetime(time));
-        assert_eq!(row.get::<Vec<uuid::Uuid>>(6)?, [uuid]);
         Ok(())
     });
 }
