@@ -1,6 +1,7 @@
 //! TLS by rustls, for clients and servers.
 
 mod acceptor;
+mod end_point;
 mod stream;
 mod trust;
 
@@ -12,7 +13,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, KeyLogFile};
@@ -36,14 +38,35 @@ impl TlsConfig {
     /// When a file cannot be read or has no certificate or key in it.
     pub fn new(authorities: Option<&Path>, identity: Option<(&Path, &Path)>) -> io::Result<Self> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        let verifier = match authorities {
+            Some(path) => trust::these(path, false, Arc::clone(&provider))?,
+            None => trust::anybody(Arc::clone(&provider)),
+        };
+        Self::with_verifier(provider, verifier, identity)
+    }
+
+    /// As [`new`](Self::new), but whatever name a certificate is for, if one of the authorities
+    /// vouches for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn any_name(authorities: &Path, identity: Option<(&Path, &Path)>) -> io::Result<Self> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = trust::these(authorities, true, Arc::clone(&provider))?;
+        Self::with_verifier(provider, verifier, identity)
+    }
+
+    fn with_verifier(
+        provider: Arc<CryptoProvider>,
+        verifier: Arc<dyn ServerCertVerifier>,
+        identity: Option<(&Path, &Path)>,
+    ) -> io::Result<Self> {
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
             .dangerous()
-            .with_custom_certificate_verifier(match authorities {
-                Some(path) => trust::these(path, provider)?,
-                None => trust::anybody(provider),
-            });
+            .with_custom_certificate_verifier(verifier);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => builder

@@ -1,11 +1,10 @@
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use balrog_proto::Step;
 use balrog_proto::postgres::{Cancel, CancelKey};
 
-use super::client::open;
-use super::{Config, Error};
+use super::Error;
+use super::connect::Place;
 use crate::drive::Connection;
 
 /// How long the server may take with a cancel request.
@@ -14,8 +13,7 @@ const TIME: Duration = Duration::from_secs(5);
 /// Cancels what a connection is doing, from any task or thread.
 #[derive(Debug, Clone)]
 pub struct CancelToken {
-    pub(super) config: Arc<Config>,
-    pub(super) host: usize,
+    pub(super) place: Place,
     pub(super) key: CancelKey,
 }
 
@@ -28,7 +26,7 @@ impl CancelToken {
     /// When the server cannot be reached.
     pub fn cancel(&self) -> Result<(), Error> {
         let deadline = Instant::now() + TIME;
-        let (stream, _) = open(&self.config, self.host, deadline)?;
+        let (stream, _) = self.place.open(Some(deadline))?;
         let mut connection = Connection::new(Cancel::new(self.key.clone(), Some(TIME)), stream);
         Ok(connection.event(64, |step| match step {
             Step::Event(never) => match never {},

@@ -3,19 +3,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use balrog_backends::offload;
 use balrog_proto::Step;
 use balrog_proto::postgres::{
-    Batch, Bind, Channel, Choice, Column, Frontend, FrontendEvent, KeyDerivation, Parameter, Remedy, Report,
-    Statements, TlsAnswer, TlsRequest, TransactionStatus,
+    Batch, Bind, Choice, Column, Frontend, FrontendEvent, Parameter, Remedy, Report, Statements,
+    TransactionStatus,
 };
 
-use super::{CancelToken, Config, Encoding, Error, Row, ServerError, SslMode, ToSql, Transaction};
+use super::connect::{Place, connect};
+use super::{CancelToken, Config, Encoding, Error, Row, ServerError, ToSql, Transaction};
 use crate::Interrupt;
 use crate::drive::Connection;
-use crate::net::{AnyStream, TcpStream, UnixStream};
-use crate::random::Random;
-use crate::tls::TlsConfig;
 
 /// How much one read takes.
 pub(super) const READ: usize = 16 * 1024;
@@ -37,8 +34,7 @@ pub struct Client {
     pub(super) connection: Connection<Frontend>,
     pub(super) batch: Batch,
     statements: Statements,
-    config: Arc<Config>,
-    host: usize,
+    place: Place,
     pub(super) notifications: VecDeque<Notification>,
     /// It cannot be used any more.
     closed: bool,
@@ -89,60 +85,20 @@ impl Client {
     ///
     /// As [`Client::connect`].
     pub fn with_config(config: impl Into<Arc<Config>>) -> Result<Self, Error> {
-        let config = config.into();
-        let mut last = Error::Config("no host".to_owned());
-        for host in 0..config.hosts.len() {
-            match Self::log_in(&config, host, Instant::now() + config.connect_timeout) {
-                Err(error @ Error::Connect(..)) if error.interrupt().is_none() => last = error,
-                done => return done,
-            }
-        }
-        Err(last)
+        connect(&config.into())
     }
 
-    fn log_in(config: &Arc<Config>, host: usize, deadline: Instant) -> Result<Self, Error> {
-        let failed = |error| at(config, host, error);
-        let (mut stream, channel) = open(config, host, deadline)?;
-        stream.timeouts_mut().deadline = Some(deadline);
-        let mut session = config.session.clone();
-        session.channel = channel;
-        let mut connection = Connection::new(Frontend::new(session, &mut Random::default())?, stream);
-        loop {
-            enum Next {
-                Key(Box<KeyDerivation>),
-                Started,
-                Refused(Error),
-            }
-            let next = connection.event(READ, |step| match step {
-                Step::Event(FrontendEvent::DeriveKey(job)) => Some(Next::Key(job)),
-                Step::Event(FrontendEvent::Started) => Some(Next::Started),
-                Step::Event(FrontendEvent::ServerError(report)) => {
-                    Some(Next::Refused(Error::Server(Box::new(ServerError::new(&report)))))
-                }
-                Step::Event(_) => None,
-                _ => Some(Next::Refused(Error::Closed)),
-            });
-            match next.map_err(failed)? {
-                Next::Started => break,
-                Next::Refused(error) => return Err(error),
-                // It may take a while, and others are not to wait for it.
-                Next::Key(job) => {
-                    let key = offload(move || job.finish(), Some(deadline));
-                    connection.link.key_derived(&key.map_err(|interrupt| failed(interrupt.into()))?)?;
-                }
-            }
-        }
-        connection.stream.timeouts_mut().deadline = None;
-        Ok(Self {
+    /// Of a connection whose log-in is over.
+    pub(super) fn new(connection: Connection<Frontend>, place: Place) -> Self {
+        Self {
             connection,
             batch: Batch::new(),
             statements: Statements::new(STATEMENTS.0, STATEMENTS.1),
-            config: Arc::clone(config),
-            host,
+            place,
             notifications: VecDeque::new(),
             closed: false,
             depth: 0,
-        })
+        }
     }
 
     /// The rows of a query. `$1`, `$2`, … in `sql` stand for the parameters.
@@ -267,7 +223,7 @@ impl Client {
     /// What cancels a query of this session from elsewhere. `None`: the server gave no key.
     pub fn cancel_token(&self) -> Option<CancelToken> {
         let key = self.connection.link.key()?.clone();
-        Some(CancelToken { config: Arc::clone(&self.config), host: self.host, key })
+        Some(CancelToken { place: self.place.clone(), key })
     }
 
     /// Whether it is of no more use.
@@ -330,7 +286,7 @@ impl Client {
         if let Some(unit) = self.connection.link.running()
             && let Ok(key) = self.connection.link.cancel(unit)
         {
-            let token = CancelToken { config: Arc::clone(&self.config), host: self.host, key };
+            let token = CancelToken { place: self.place.clone(), key };
             // Without it the query runs to its end, or the limits end the connection.
             let _ = token.cancel();
             self.connection.link.cancel_finished();
@@ -515,46 +471,4 @@ pub(super) fn note(notifications: &mut VecDeque<Notification>, event: &FrontendE
         process: *process,
     });
     true
-}
-
-/// A stream to one of the hosts, with TLS as is wanted.
-pub(super) fn open(config: &Config, host: usize, deadline: Instant) -> Result<(AnyStream, Channel), Error> {
-    let failed = |error| at(config, host, error);
-    let (name, port) = &config.hosts[host];
-    if name.starts_with('/') {
-        let path = format!("{name}/.s.PGSQL.{port}");
-        return Ok((UnixStream::connect(path, Some(deadline)).map_err(failed)?.into(), Channel::Plain));
-    }
-    let mut tcp = TcpStream::connect(name, *port, Some(deadline)).map_err(failed)?;
-    tcp.timeouts.deadline = Some(deadline);
-    let roots = config.ssl_root_cert.as_deref();
-    let (required, tls) = match config.ssl_mode {
-        SslMode::Disable => return Ok((tcp.into(), Channel::Plain)),
-        SslMode::Prefer => (false, TlsConfig::new(None, None)),
-        SslMode::Require => (true, TlsConfig::new(None, None)),
-        SslMode::VerifyFull if roots.is_none() => {
-            return Err(Error::Config(
-                "sslmode verify-full needs sslrootcert, which says whom to trust".into(),
-            ));
-        }
-        SslMode::VerifyFull => (true, TlsConfig::new(roots, None)),
-    };
-    let tls = tls.map_err(|error| Error::Config(error.to_string()))?.with_alpn(&["postgresql"]);
-    let mut asking = Connection::new(TlsRequest::new(required, None), tcp);
-    let answer = asking.event(1, |step| match step {
-        Step::Event(answer) => Some(answer == TlsAnswer::Accepted),
-        _ => None,
-    });
-    let accepted = answer.map_err(failed)?;
-    let AnyStream::Tcp(tcp) = asking.stream else { return Err(Error::Closed) };
-    if accepted {
-        let session = tls.connect(name, tcp).map_err(failed)?;
-        return Ok((session.into(), Channel::Tls { end_point: None }));
-    }
-    Ok((tcp.into(), Channel::Plain))
-}
-
-fn at(config: &Config, host: usize, error: io::Error) -> Error {
-    let (name, port) = &config.hosts[host];
-    Error::Connect(format!("{name}:{port}"), error)
 }

@@ -1,5 +1,12 @@
+mod files;
+mod parameters;
+#[cfg(test)]
+mod tests;
+mod text;
+
 use std::env;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,26 +14,109 @@ use std::time::Duration;
 use balrog_proto::postgres as proto;
 
 use super::Error;
-use crate::percent;
+use parameters::Parameters;
 
 /// Where a database is, and who wants in.
 ///
 /// Read from a URL, `postgres://user:password@host:port,host2/database?sslmode=require`, or from
-/// libpq's `host=localhost user=me dbname=kitchen`. What is not said comes from the environment:
-/// `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGDATABASE`, `PGSSLMODE`, `PGSSLROOTCERT`,
-/// `PGAPPNAME`, `PGOPTIONS`, `PGCONNECT_TIMEOUT`; else it is `localhost`, 5432, the user's name.
+/// `host=localhost user=me dbname=kitchen`, as libpq reads them. What is not said comes from the
+/// service that is named, else from the environment, else it is the default.
+///
+/// | parameter | environment | what it says | default |
+/// |---|---|---|---|
+/// | `host` | `PGHOST` | names, addresses or directories of Unix sockets, tried in order: `a,b` | `localhost` |
+/// | `hostaddr` | `PGHOSTADDR` | addresses, so that names are not looked up: the name is for TLS alone | |
+/// | `port` | `PGPORT` | one, or one for each host | 5432 |
+/// | `dbname` | `PGDATABASE` | | the user's name |
+/// | `user` | `PGUSER` | | that of the system (`USER`) |
+/// | `password` | `PGPASSWORD` | | from `passfile` |
+/// | `passfile` | `PGPASSFILE` | lines of `host:port:database:user:password`; ignored if others may read it | `~/.pgpass` |
+/// | `service` | `PGSERVICE` | a section of `PGSERVICEFILE`, `~/.pg_service.conf` or `PGSYSCONFDIR/pg_service.conf` | |
+/// | `connect_timeout` | `PGCONNECT_TIMEOUT` | seconds that one host may take, look-up and log-in included; 0: no end | 10 |
+/// | `target_session_attrs` | `PGTARGETSESSIONATTRS` | see [`TargetSession`] | `any` |
+/// | `load_balance_hosts` | `PGLOADBALANCEHOSTS` | `random`: in any order | `disable` |
+/// | `sslmode` | `PGSSLMODE` | see [`SslMode`] | `prefer` |
+/// | `sslnegotiation` | `PGSSLNEGOTIATION` | `direct`: TLS at once, for servers from 17 on and `require` or more | `postgres` |
+/// | `sslrootcert` | `PGSSLROOTCERT` | PEM file, or directory, with authorities | `~/.postgresql/root.crt` |
+/// | `sslcert`, `sslkey` | `PGSSLCERT`, `PGSSLKEY` | PEM files: our certificate and its key | `~/.postgresql/postgresql.crt`, `….key` |
+/// | `channel_binding` | `PGCHANNELBINDING` | `disable`, `prefer`, `require`: SCRAM is bound to the TLS session | `prefer` |
+/// | `require_auth` | `PGREQUIREAUTH` | acceptable ways to log in: `scram-sha-256`, `!password,!md5` | all |
+/// | `max_protocol_version` | `PGMAXPROTOCOLVERSION` | `3.0`, `3.2` or `latest` | `3.0` |
+/// | `application_name` | `PGAPPNAME` | | `fallback_application_name` |
+/// | `options` | `PGOPTIONS` | of the server's command line: `-c statement_timeout=5s` | |
+/// | `client_encoding` | `PGCLIENTENCODING` | only `UTF8` can be read | `UTF8` |
+/// | `keepalives` | | `0`: none | `1` |
+/// | `keepalives_idle`, `keepalives_interval`, `keepalives_count` | | seconds, seconds, probes; 0: the system's | 0 |
+/// | `tcp_user_timeout` | | milliseconds that what was sent may stay without an answer; 0: the system's | 0 |
+/// | `gssencmode` | `PGGSSENCMODE` | `disable` or `prefer`, which are the same: there is no GSSAPI | |
+///
+/// `PGDATESTYLE`, `PGTZ` and `PGGEQO` set those of the session. A parameter that is not in this
+/// table is an error. Unlike libpq, `prefer` and `allow` try the other way only when the
+/// handshake fails or the server refuses by its `pg_hba.conf` (SQLSTATE 28000).
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Config {
     /// What the session begins with: user, database, password, settings, demands and limits.
     pub session: proto::Config,
-    /// Tried in this order: names, addresses, or directories of Unix sockets, which begin with `/`.
-    pub hosts: Vec<(String, u16)>,
+    /// Tried in this order, unless `load_balance` is set.
+    pub hosts: Vec<Host>,
+    /// Tries the hosts in a random order.
+    pub load_balance: bool,
+    /// Which sessions are wanted.
+    pub target_session: TargetSession,
     /// Whether TLS is spoken. Unix sockets never do.
     pub ssl_mode: SslMode,
-    /// A PEM file, or a directory of them, with the authorities for [`SslMode::VerifyFull`].
+    /// Begins with TLS at once, without asking for it.
+    pub ssl_direct: bool,
+    /// A PEM file, or a directory of them, with the authorities that are trusted.
     pub ssl_root_cert: Option<PathBuf>,
+    /// PEM files with our own certificate and its key.
+    pub ssl_identity: Option<(PathBuf, PathBuf)>,
     /// How long one host may take, from looking its name up to the end of the log-in (10 s).
-    pub connect_timeout: Duration,
+    pub connect_timeout: Option<Duration>,
+    /// Where the password is, if it is not in `session`.
+    pub pass_file: Option<PathBuf>,
+    /// How a peer that is gone without a word is noticed.
+    pub keepalive: Keepalive,
+}
+
+/// A place where the server may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// A name, an address, or the directory of a Unix socket, which begins with `/`.
+    pub name: String,
+    /// Where it is, if that need not be looked up.
+    pub address: Option<IpAddr>,
+    /// The port, or the number in the name of the Unix socket.
+    pub port: u16,
+}
+
+impl Host {
+    /// Whether it is a Unix socket.
+    pub(super) fn is_unix(&self) -> bool {
+        self.name.starts_with('/') && self.address.is_none()
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}
+
+/// TCP's own means against peers that are gone without a word. `None` and 0: as the system does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Probes an idle connection (`true`).
+    pub on: bool,
+    /// After how many seconds without a word the first probe is sent.
+    pub idle: Option<Duration>,
+    /// The time between probes.
+    pub interval: Option<Duration>,
+    /// How many probes may be lost.
+    pub count: Option<u32>,
+    /// How many milliseconds what was sent may stay without an answer.
+    pub user_timeout: u32,
 }
 
 /// Whether TLS is spoken, as `sslmode` says.
@@ -34,186 +124,73 @@ pub struct Config {
 pub enum SslMode {
     /// Never.
     Disable,
+    /// Only if the server lets us not in without.
+    Allow,
     /// If the server can, whoever it is: protects from those who only listen.
     #[default]
     Prefer,
-    /// Always, whoever the server is.
+    /// Always; whoever the server is, unless `sslrootcert` is there: then as `VerifyCa`.
     Require,
+    /// Always, and one of the authorities has to vouch for the server, whatever its name.
+    VerifyCa,
     /// Always, and the server has to prove that it has the name that was asked for.
     VerifyFull,
+}
+
+/// Which sessions are wanted, as `target_session_attrs` says: with several hosts, that of the first
+/// that gives one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TargetSession {
+    /// Whatever comes.
+    #[default]
+    Any,
+    /// One whose transactions may write.
+    ReadWrite,
+    /// One whose transactions may not.
+    ReadOnly,
+    /// On a server that is not a standby.
+    Primary,
+    /// On a standby.
+    Standby,
+    /// On a standby, or, if there is none, whatever comes.
+    PreferStandby,
+}
+
+impl SslMode {
+    pub(super) const NAMES: [(&'static str, Self); 6] = [
+        ("disable", Self::Disable),
+        ("allow", Self::Allow),
+        ("prefer", Self::Prefer),
+        ("require", Self::Require),
+        ("verify-ca", Self::VerifyCa),
+        ("verify-full", Self::VerifyFull),
+    ];
 }
 
 impl FromStr for SslMode {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        match name {
-            "disable" => Ok(Self::Disable),
-            "prefer" | "allow" => Ok(Self::Prefer),
-            "require" => Ok(Self::Require),
-            "verify-full" => Ok(Self::VerifyFull),
-            _ => Err(Error::Config(format!(
-                "sslmode {name:?}; there are disable, prefer, require and verify-full"
-            ))),
-        }
+        parameters::one_of("sslmode", name, &Self::NAMES)
     }
 }
 
-/// What can be said, as it was said.
-#[derive(Default)]
-struct Said {
-    hosts: String,
-    ports: String,
-    user: Option<String>,
-    password: Option<String>,
-    database: Option<String>,
-    ssl_mode: Option<SslMode>,
-    ssl_root_cert: Option<PathBuf>,
-    connect_timeout: Option<Duration>,
-    settings: Vec<(Vec<u8>, Vec<u8>)>,
+impl TargetSession {
+    pub(super) const NAMES: [(&'static str, Self); 6] = [
+        ("any", Self::Any),
+        ("read-write", Self::ReadWrite),
+        ("read-only", Self::ReadOnly),
+        ("primary", Self::Primary),
+        ("standby", Self::Standby),
+        ("prefer-standby", Self::PreferStandby),
+    ];
 }
 
-impl Said {
-    fn set(&mut self, name: &str, value: String) -> Result<(), Error> {
-        match name {
-            "host" => self.hosts = value,
-            "port" => self.ports = value,
-            "user" => self.user = Some(value),
-            "password" => self.password = Some(value),
-            "dbname" => self.database = Some(value),
-            "sslmode" => self.ssl_mode = Some(value.parse()?),
-            "sslrootcert" => self.ssl_root_cert = Some(value.into()),
-            "connect_timeout" => {
-                let seconds = value.parse().map_err(|_| {
-                    Error::Config(format!("connect_timeout {value:?} is no number of seconds"))
-                })?;
-                self.connect_timeout = Some(Duration::from_secs(seconds));
-            }
-            "application_name" | "options" | "client_encoding" => {
-                self.settings.retain(|(other, _)| other != name.as_bytes());
-                self.settings.push((name.into(), value.into()));
-            }
-            _ => return Err(Error::Config(format!("there is no option {name:?}"))),
-        }
-        Ok(())
-    }
+impl FromStr for TargetSession {
+    type Err = Error;
 
-    /// What the environment says.
-    fn environment() -> Result<Self, Error> {
-        let mut said = Self::default();
-        for (variable, name) in [
-            ("PGHOST", "host"),
-            ("PGPORT", "port"),
-            ("PGUSER", "user"),
-            ("PGPASSWORD", "password"),
-            ("PGDATABASE", "dbname"),
-            ("PGSSLMODE", "sslmode"),
-            ("PGSSLROOTCERT", "sslrootcert"),
-            ("PGAPPNAME", "application_name"),
-            ("PGOPTIONS", "options"),
-            ("PGCONNECT_TIMEOUT", "connect_timeout"),
-        ] {
-            if let Some(value) = env::var(variable).ok().filter(|value| !value.is_empty()) {
-                said.set(name, value)?;
-            }
-        }
-        Ok(said)
-    }
-
-    /// `postgres://[user[:password]@][host[:port]][,…][/database][?name=value[&…]]`
-    fn url(&mut self, rest: &str) -> Result<(), Error> {
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (place, database) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user, hosts) = place.rsplit_once('@').unwrap_or(("", place));
-        if !user.is_empty() {
-            let (user, password) = user.split_once(':').map_or((user, None), |(a, b)| (a, Some(b)));
-            self.user = Some(decoded(user)?);
-            self.password = password.map(decoded).transpose()?.or(self.password.take());
-        }
-        if !database.is_empty() {
-            self.database = Some(decoded(database)?);
-        }
-        if !hosts.is_empty() {
-            let mut ports = Vec::new();
-            let mut names = Vec::new();
-            for host in hosts.split(',') {
-                // The colons of an IPv6 address are in brackets.
-                let bracket = host.rfind(']').map_or(0, |at| at + 1);
-                let (name, port) =
-                    host[bracket..].find(':').map_or((host, ""), |at| host.split_at(bracket + at));
-                names.push(decoded(name)?);
-                ports.push(port.trim_start_matches(':'));
-            }
-            (self.hosts, self.ports) = (names.join(","), ports.join(","));
-        }
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            self.set(name, decoded(value)?)?;
-        }
-        Ok(())
-    }
-
-    /// `name = value name = 'a value'`, `\` before what is meant literally.
-    fn pairs(&mut self, text: &str) -> Result<(), Error> {
-        let mut rest = text.trim_start();
-        while !rest.is_empty() {
-            let Some((name, after)) = rest.split_once('=') else {
-                return Err(Error::Config(format!("{rest:?} is no name=value")));
-            };
-            let after = after.trim_start();
-            let quoted = after.starts_with('\'');
-            let mut value = String::new();
-            let mut letters = after.char_indices().skip(usize::from(quoted));
-            let mut end = (!quoted).then_some(after.len());
-            while let Some((at, letter)) = letters.next() {
-                match letter {
-                    '\\' => value.extend(letters.next().map(|(_, letter)| letter)),
-                    '\'' if quoted => {
-                        end = Some(at + 1);
-                        break;
-                    }
-                    letter if letter.is_whitespace() && !quoted => {
-                        end = Some(at);
-                        break;
-                    }
-                    letter => value.push(letter),
-                }
-            }
-            let end = end.ok_or_else(|| Error::Config("a quotation mark is missing".to_owned()))?;
-            self.set(name.trim_end(), value)?;
-            rest = after[end..].trim_start();
-        }
-        Ok(())
-    }
-
-    fn config(self) -> Result<Config, Error> {
-        let ports: Vec<&str> = self.ports.split(',').collect();
-        let hosts: Vec<&str> = self.hosts.split(',').collect();
-        if ports.len() > 1 && ports.len() != hosts.len() {
-            let (ports, hosts) = (ports.len(), hosts.len());
-            return Err(Error::Config(format!("{ports} ports for {hosts} hosts")));
-        }
-        let port = |index: usize| match *ports.get(index).unwrap_or(&ports[0]) {
-            "" => Ok(5432),
-            port => port.parse().map_err(|_| Error::Config(format!("{port:?} is no port"))),
-        };
-        let host = |host: &str| if host.is_empty() { "localhost" } else { host }.to_owned();
-        let hosts: Result<Vec<_>, Error> =
-            hosts.iter().enumerate().map(|(index, name)| Ok((host(name), port(index)?))).collect();
-        let user = self.user.or_else(|| env::var("USER").ok()).unwrap_or_else(|| "postgres".to_owned());
-        let mut session = proto::Config::new(user);
-        session.database = self.database.map(String::into_bytes);
-        session.password = self.password.map(String::into_bytes);
-        session.settings = self.settings;
-        // What is asked for is handed out whole, up to this size.
-        (session.limits.whole, session.limits.message) = (64 << 20, 64 << 20);
-        Ok(Config {
-            session,
-            hosts: hosts?,
-            ssl_mode: self.ssl_mode.unwrap_or_default(),
-            ssl_root_cert: self.ssl_root_cert,
-            connect_timeout: self.connect_timeout.unwrap_or(Duration::from_secs(10)),
-        })
+    fn from_str(name: &str) -> Result<Self, Error> {
+        parameters::one_of("target_session_attrs", name, &Self::NAMES)
     }
 }
 
@@ -224,7 +201,24 @@ impl Config {
     ///
     /// [`Error::Config`].
     pub fn from_env() -> Result<Self, Error> {
-        Said::environment()?.config()
+        Self::read("", &|name| env::var(name).ok())
+    }
+
+    /// What `text` says, and what it does not say by `variable`, the environment.
+    fn read(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let mut parameters = Parameters::default();
+        text::read(text, &mut parameters)?;
+        parameters.complete(variable)?;
+        parameters.config(variable)
+    }
+
+    /// The password for this host: the one that is said, or that of the file.
+    pub(super) fn password(&self, host: &Host) -> Option<Vec<u8>> {
+        self.session.password.clone().or_else(|| {
+            let user = &self.session.user;
+            let database = self.session.database.as_ref().unwrap_or(user);
+            files::password(self.pass_file.as_ref()?, host, database, user)
+        })
     }
 }
 
@@ -232,76 +226,18 @@ impl FromStr for Config {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let mut said = Said::environment()?;
-        match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
-            Some(rest) => said.url(rest)?,
-            None => said.pairs(text)?,
-        }
-        said.config()
+        Self::read(text, &|name| env::var(name).ok())
     }
 }
 
 impl fmt::Debug for Config {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (session, hosts) = (&self.session, &self.hosts);
-        let mode = &self.ssl_mode;
         f.debug_struct("Config")
-            .field("session", session)
-            .field("hosts", hosts)
-            .field("ssl_mode", mode)
-            .finish()
-    }
-}
-
-/// Without percent-encoding.
-fn decoded(text: &str) -> Result<String, Error> {
-    percent::decode(text).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
-        Error::Config(format!("{text:?} has a percent sign that does not stand for a part of UTF-8"))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Config {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn urls_and_pairs_say_the_same() {
-        for text in [
-            "postgres://me:p%40ss@one:5433,[::1]/kitchen?sslmode=require&application_name=soup%20bowl",
-            "host=one,[::1] port=5433, user=me password='p@ss' dbname = kitchen sslmode=require \
-             application_name='soup bowl'",
-        ] {
-            let config = read(text);
-            assert_eq!(config.hosts, [("one".to_owned(), 5433), ("[::1]".to_owned(), 5432)], "{text}");
-            assert_eq!(config.session.user, b"me");
-            assert_eq!(config.session.password.as_deref(), Some(&b"p@ss"[..]));
-            assert_eq!(config.session.database.as_deref(), Some(&b"kitchen"[..]));
-            assert_eq!(config.session.settings, [(b"application_name".to_vec(), b"soup bowl".to_vec())]);
-            assert_eq!(config.ssl_mode, SslMode::Require);
-            assert!(!format!("{config:?}").contains("p@ss"));
-        }
-        assert_eq!(read("postgres:///kitchen?host=/run/postgresql").hosts[0].0, "/run/postgresql");
-        assert_eq!(read(r"user='it\'s me'").session.user, b"it's me");
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_named() {
-        for (text, part) in [
-            ("postgres://a/b?sslmode=maybe", "maybe"),
-            ("postgres://a:x/b", "\"x\" is no port"),
-            ("host=a,b port=1,2,3", "3 ports for 2 hosts"),
-            ("colour=blue", "colour"),
-            ("user='me", "quotation"),
-            ("postgres://%zz/", "percent"),
-            ("kitchen", "name=value"),
-        ] {
-            let error = text.parse::<Config>().unwrap_err().to_string();
-            assert!(error.contains(part), "{text}: {error}");
-        }
+            .field("session", &self.session)
+            .field("hosts", &self.hosts)
+            .field("target_session", &self.target_session)
+            .field("ssl_mode", &self.ssl_mode)
+            .finish_non_exhaustive()
     }
 }

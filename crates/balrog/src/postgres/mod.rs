@@ -49,6 +49,7 @@ mod array;
 mod cancel;
 mod client;
 mod config;
+mod connect;
 mod copy;
 #[cfg(feature = "jiff")]
 mod datetime;
@@ -62,7 +63,7 @@ mod types;
 
 pub use cancel::CancelToken;
 pub use client::{Client, Notification};
-pub use config::{Config, SslMode};
+pub use config::{Config, Host, Keepalive, SslMode, TargetSession};
 pub use copy::{CopyIn, CopyOut};
 pub use error::{Error, ServerError};
 pub use pipeline::{Answer, Pipeline};

@@ -38,6 +38,12 @@ impl<T: Transport> TlsStream<T> {
         &self.session
     }
 
+    /// The `tls-server-end-point` of the session (RFC 5929), which a log-in inside of it can be bound
+    /// to. `None` when the peer's certificate defines none, as with a signature by Ed25519.
+    pub fn server_end_point(&self) -> Option<Vec<u8>> {
+        super::end_point::of(self.session.peer_certificates()?.first()?)
+    }
+
     /// Whether nothing has come that was not read, the end included.
     pub(crate) fn is_quiet(&mut self) -> bool {
         self.session

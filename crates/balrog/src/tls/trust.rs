@@ -6,26 +6,34 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// A verifier that trusts the certificates in a file or a directory.
-pub(super) fn these(path: &Path, provider: Arc<CryptoProvider>) -> io::Result<Arc<dyn ServerCertVerifier>> {
+/// A verifier that trusts the certificates in a file or a directory, for the name that is asked for
+/// or for any.
+pub(super) fn these(
+    path: &Path,
+    any_name: bool,
+    provider: Arc<CryptoProvider>,
+) -> io::Result<Arc<dyn ServerCertVerifier>> {
     let found = all(path)?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.iter().cloned());
     if roots.is_empty() {
         return Err(file_error(path, "no certificate in it"));
     }
-    let web = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(io::Error::other)?;
-    Ok(Arc::new(These { web, pinned: found.into_iter().collect() }))
+    let roots = Arc::new(roots);
+    let any_name = any_name.then(|| (Arc::clone(&roots), provider.signature_verification_algorithms));
+    let web =
+        WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(io::Error::other)?;
+    Ok(Arc::new(These { web, pinned: found.into_iter().collect(), any_name }))
 }
 
 /// A verifier that believes everybody, for `verify=False`.
@@ -80,6 +88,28 @@ struct These {
     web: Arc<WebPkiServerVerifier>,
     /// All that are trusted, authorities or not.
     pinned: HashSet<CertificateDer<'static>>,
+    /// Names are not looked at.
+    any_name: Option<(Arc<RootCertStore>, WebPkiSupportedAlgorithms)>,
+}
+
+impl These {
+    /// Whether an authority vouches for the certificate, and for the name if that matters.
+    fn vouched(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some((roots, algorithms)) = &self.any_name else {
+            let web = &self.web;
+            return web.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        };
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms.all)?;
+        Ok(ServerCertVerified::assertion())
+    }
 }
 
 impl ServerCertVerifier for These {
@@ -91,15 +121,17 @@ impl ServerCertVerifier for These {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.web.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        match self.vouched(end_entity, intermediates, server_name, ocsp_response, now) {
             // A self-signed certificate that calls itself an authority (what `openssl req -x509`
             // makes), or one whose issuer is unknown: trusted itself, nobody need vouch for it.
             // Its dates are in order, for they are looked at first.
             Err(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_)))
                 if self.pinned.contains(end_entity) =>
             {
-                let parsed = ParsedCertificate::try_from(end_entity)?;
-                rustls::client::verify_server_name(&parsed, server_name)?;
+                if self.any_name.is_none() {
+                    let parsed = ParsedCertificate::try_from(end_entity)?;
+                    rustls::client::verify_server_name(&parsed, server_name)?;
+                }
                 Ok(ServerCertVerified::assertion())
             }
             verified => verified,
