@@ -94,13 +94,13 @@ def throughput(rival: Rival, seconds: float) -> None:
     rival.errors += sum(int(number) for pair in bad for number in pair if number)
 
 
-def idle_memory(rival: Rival) -> None:
+def idle_memory(rival: Rival, idle: int = IDLE) -> None:
     """Bytes that the server's resident memory grows by, a kept connection that has been used once."""
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with rival.start() as service:
         connections: list[socket.socket] = []
         try:
-            for number in range(IDLE + 100):
+            for number in range(idle + 100):
                 connection = socket.create_connection(service.address, timeout=10)
                 connections.append(connection)
                 connection.sendall(request)
@@ -109,10 +109,10 @@ def idle_memory(rival: Rival) -> None:
                 if number == 99:  # the first hundred pay for code and pools
                     time.sleep(0.2)
                     before = service.memory()
-            time.sleep(0.2)
-            rival.idle_bytes.append((service.memory() - before) / IDLE)
+            time.sleep(0.5)
+            rival.idle_bytes.append((service.memory() - before) / idle)
         except OSError as error:
-            rival.problem = rival.problem or f"1,000 idle connections: {error}"
+            rival.problem = rival.problem or f"{idle:,} idle connections: {error}"
         finally:
             for connection in connections:
                 connection.close()

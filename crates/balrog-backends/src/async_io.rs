@@ -70,7 +70,7 @@ impl Backend for AsyncIoBackend {
     ) -> Result<(), Interrupt> {
         // What cannot be watched is tried again by its owner, whose own system call says why.
         match Async::new_nonblocking(fd) {
-            Ok(watched) => ready(&watched, interest, deadline),
+            Ok(watched) => wait_until(ready(&watched, interest), deadline),
             Err(_) => Ok(()),
         }
     }
@@ -82,22 +82,21 @@ impl Backend for AsyncIoBackend {
 
 impl Registered for Async<Pollable> {
     fn wait(&self, interest: Interest, deadline: Option<Instant>) -> Result<(), Interrupt> {
-        ready(self, interest, deadline)
+        wait_until(ready(self, interest), deadline)
+    }
+
+    fn ready(self: Arc<Self>, interest: Interest) -> LocalFuture<()> {
+        // async-io watches from the first poll on, and the readiness of an `epoll` that is not
+        // edge-triggered is still there then.
+        Box::pin(async move { ready(&self, interest).await })
     }
 }
 
-fn ready<T: AsFd>(
-    watched: &Async<T>,
-    interest: Interest,
-    deadline: Option<Instant>,
-) -> Result<(), Interrupt> {
+async fn ready<T: AsFd>(watched: &Async<T>, interest: Interest) {
     // An error is the system's about this descriptor, which the caller's own call sees too.
-    let ready = async {
-        let _ = match interest {
-            Interest::Readable => watched.readable().await,
-            Interest::Writable => watched.writable().await,
-            Interest::Both => futures_lite::future::or(watched.readable(), watched.writable()).await,
-        };
+    let _ = match interest {
+        Interest::Readable => watched.readable().await,
+        Interest::Writable => watched.writable().await,
+        Interest::Both => futures_lite::future::or(watched.readable(), watched.writable()).await,
     };
-    wait_until(ready, deadline)
 }

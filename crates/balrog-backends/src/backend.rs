@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use std::{fmt, io};
 
-use balrog_sched::Interrupt;
+use balrog_sched::{Interrupt, LocalFuture};
 
 use crate::{Blocking, tasks};
 
@@ -94,6 +94,10 @@ pub trait Registered: Send + Sync {
     ///
     /// As [`Backend::wait_io`].
     fn wait(&self, interest: Interest, deadline: Option<Instant>) -> Result<(), Interrupt>;
+
+    /// The same as a future, for who has no stack to wait on. It watches from now on, not from its
+    /// first poll, and wants the executor of the code here.
+    fn ready(self: Arc<Self>, interest: Interest) -> LocalFuture<()>;
 }
 
 thread_local! {

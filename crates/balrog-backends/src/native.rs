@@ -1,15 +1,18 @@
 //! Tasks on our own readiness loop: one thread, edge-triggered, no other thread involved.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use balrog_sched::{Driver, Executor, Interrupt, wait_until};
+use balrog_sched::{Driver, Executor, Interrupt, LocalFuture, wait_until};
 use slab::Slab;
 
 use crate::Interest;
@@ -30,7 +33,10 @@ pub fn run<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> io::Res
     });
     let native = Rc::new(Native { reactor: RefCell::new(reactor), waiters: RefCell::default(), gone });
     let before = NATIVE.replace(Some(Rc::clone(&native)));
-    let result = with_backend(&NativeBackend, || Executor::new(Box::new(Handle(native))).run(f));
+    let result = with_backend(&NativeBackend, || {
+        let handle = Handle { native, ready: Cell::default() };
+        Executor::new(Box::new(handle)).run(f)
+    });
     NATIVE.set(before);
     result
 }
@@ -85,38 +91,7 @@ impl Native {
         interest: Interest,
         deadline: Option<Instant>,
     ) -> Result<(), Interrupt> {
-        struct Forget<'a>(&'a Native, BorrowedFd<'a>, Option<usize>);
-        impl Drop for Forget<'_> {
-            fn drop(&mut self) {
-                if let Some(key) = self.2 {
-                    self.0.reactor.borrow_mut().forget(self.1.as_raw_fd(), key);
-                    self.0.waiters.borrow_mut().remove(key);
-                }
-            }
-        }
-        self.forget_gone();
-        let mut forget = Forget(self, fd, None);
-        wait_until(
-            std::future::poll_fn(|context| {
-                let mut waiters = self.waiters.borrow_mut();
-                let Some(key) = forget.2 else {
-                    let key = waiters.insert(Waiter::Waiting(context.waker().clone()));
-                    forget.2 = Some(key);
-                    // One that cannot be watched is tried again by its owner, whose own system
-                    // call says what is wrong.
-                    let watched = self.reactor.borrow_mut().wait(fd, interest, key);
-                    return if watched.is_ok() { Poll::Pending } else { Poll::Ready(()) };
-                };
-                match waiters.get_mut(key) {
-                    Some(waiter @ Waiter::Waiting(_)) => {
-                        *waiter = Waiter::Waiting(context.waker().clone());
-                        Poll::Pending
-                    }
-                    Some(Waiter::Ready) | None => Poll::Ready(()),
-                }
-            }),
-            deadline,
-        )
+        wait_until(Waiting::new(self, fd, interest), deadline)
     }
 
     /// Ends the watch of what other threads dropped, before a number of theirs is used again.
@@ -142,6 +117,49 @@ impl Native {
         if let Some(Waiter::Waiting(waker)) = before {
             waker.wake();
         }
+    }
+}
+
+/// A wait for a descriptor that the loop watches.
+struct Waiting<N: Deref<Target = Native>, F: AsFd> {
+    native: N,
+    fd: F,
+    key: usize,
+}
+
+impl<N: Deref<Target = Native>, F: AsFd> Waiting<N, F> {
+    /// Watches from now on: readiness is an edge, which may come before the first poll.
+    fn new(native: N, fd: F, interest: Interest) -> Self {
+        native.forget_gone();
+        let key = native.waiters.borrow_mut().insert(Waiter::Waiting(Waker::noop().clone()));
+        // One that cannot be watched is tried again by its owner, whose own system call says
+        // what is wrong.
+        let watched = native.reactor.borrow_mut().wait(fd.as_fd(), interest, key);
+        if watched.is_err() {
+            native.ready(key);
+        }
+        Self { native, fd, key }
+    }
+}
+
+impl<N: Deref<Target = Native> + Unpin, F: AsFd + Unpin> Future for Waiting<N, F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        match self.native.waiters.borrow_mut().get_mut(self.key) {
+            Some(Waiter::Waiting(waker)) => {
+                waker.clone_from(context.waker());
+                Poll::Pending
+            }
+            Some(Waiter::Ready) | None => Poll::Ready(()),
+        }
+    }
+}
+
+impl<N: Deref<Target = Native>, F: AsFd> Drop for Waiting<N, F> {
+    fn drop(&mut self) {
+        self.native.reactor.borrow_mut().forget(self.fd.as_fd().as_raw_fd(), self.key);
+        self.native.waiters.borrow_mut().remove(self.key);
     }
 }
 
@@ -175,6 +193,20 @@ impl Registered for Watched {
     fn wait(&self, interest: Interest, deadline: Option<Instant>) -> Result<(), Interrupt> {
         self.native().ok_or(Interrupt::Closed)?.wait(self.io.as_fd(), interest, deadline)
     }
+
+    fn ready(self: Arc<Self>, interest: Interest) -> LocalFuture<()> {
+        match self.native() {
+            Some(native) => Box::pin(Waiting::new(native, self, interest)),
+            // The loop has ended: nobody will wait long.
+            None => Box::pin(std::future::ready(())),
+        }
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
 }
 
 impl Drop for Watched {
@@ -191,29 +223,34 @@ impl Drop for Watched {
 }
 
 /// The loop as the outside of an [`Executor`].
-struct Handle(Rc<Native>);
+struct Handle {
+    native: Rc<Native>,
+    /// Who is ready; kept for its room.
+    ready: Cell<Vec<usize>>,
+}
 
 impl Driver for Handle {
     fn poll(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.0.forget_gone();
-        match self.0.reactor.borrow_mut().poll(timeout) {
+        let native = &self.native;
+        native.forget_gone();
+        match native.reactor.borrow_mut().poll(timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        let mut ready = Vec::new();
-        self.0.reactor.borrow_mut().take(|found| {
+        let mut ready = self.ready.take();
+        native.reactor.borrow_mut().take(|found| {
             if let Ready::Waiter(key) = found {
                 ready.push(key);
             }
         });
-        for key in ready {
-            self.0.ready(key);
-        }
+        // With nothing else borrowed: a waker of others' may run any code of theirs.
+        ready.drain(..).for_each(|key| native.ready(key));
+        self.ready.set(ready);
         Ok(())
     }
 
     fn notifier(&self) -> Arc<dyn Fn() + Send + Sync> {
-        let notifier = self.0.reactor.borrow().notifier();
+        let notifier = self.native.reactor.borrow().notifier();
         Arc::new(move || notifier.notify())
     }
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::Instant;
 
+use balrog_sched::LocalFuture;
+
 use crate::Interest;
 use crate::backend::{Backend, Pollable, Registered, current};
 
@@ -47,6 +49,16 @@ impl<T: AsFd + Send + Sync + 'static> Source<T> {
             None => backend.wait_io(self.io.as_fd(), interest, deadline)?,
         }
         Ok(())
+    }
+
+    /// [`Source::wait`] as a future for the executor of the code here, with no stack that waits:
+    /// for the many that are idle. `None` where waits block their thread.
+    ///
+    /// # Errors
+    ///
+    /// What the system says to watching it.
+    pub fn ready(&self, interest: Interest) -> io::Result<Option<LocalFuture<()>>> {
+        Ok(self.registered(current())?.map(|registered| registered.ready(interest)))
     }
 
     fn registered(&self, backend: &'static dyn Backend) -> io::Result<Option<Arc<dyn Registered>>> {

@@ -70,7 +70,7 @@ impl Backend for TokioBackend {
         // SAFETY: `fd` is borrowed for longer than it is watched, which ends with this call.
         let watched = unsafe { AsyncFd::register_with_interest(fd, direction(interest)) };
         match watched {
-            Ok(watched) => ready(&watched, interest, deadline),
+            Ok(watched) => wait_until(ready(&watched, interest), deadline),
             Err(_) => Ok(()),
         }
     }
@@ -83,23 +83,20 @@ impl Backend for TokioBackend {
 
 impl Registered for AsyncFd<Pollable> {
     fn wait(&self, interest: Interest, deadline: Option<Instant>) -> Result<(), Interrupt> {
-        ready(self, interest, deadline)
+        wait_until(ready(self, interest), deadline)
+    }
+
+    fn ready(self: Arc<Self>, interest: Interest) -> LocalFuture<()> {
+        Box::pin(async move { ready(&self, interest).await })
     }
 }
 
-fn ready<T: AsRawFd>(
-    watched: &AsyncFd<T>,
-    interest: Interest,
-    deadline: Option<Instant>,
-) -> Result<(), Interrupt> {
-    let ready = async {
-        // tokio remembers readiness until it is told that a system call found none. Ours did,
-        // so what is remembered is forgotten once it was seen; what is new comes again.
-        if let Ok(mut guard) = watched.ready(direction(interest)).await {
-            guard.clear_ready();
-        }
-    };
-    wait_until(ready, deadline)
+async fn ready<T: AsRawFd>(watched: &AsyncFd<T>, interest: Interest) {
+    // tokio remembers readiness until it is told that a system call found none. Ours did,
+    // so what is remembered is forgotten once it was seen; what is new comes again.
+    if let Ok(mut guard) = watched.ready(direction(interest)).await {
+        guard.clear_ready();
+    }
 }
 
 const fn direction(interest: Interest) -> Direction {

@@ -321,3 +321,31 @@ fn a_source_may_outlive_the_loop_in_a_thread_local() {
     .join()
     .unwrap();
 }
+
+#[test]
+fn readiness_as_a_future_misses_nothing_that_came_before_its_first_poll() {
+    in_every_mode(|| {
+        let (ours, theirs) = Stream::pair();
+        let read = || (&mut theirs.0.get()).read(&mut [0; 8]);
+        assert_eq!(read().unwrap_err().kind(), ErrorKind::WouldBlock);
+        let Some(mut ready) = theirs.0.ready(Interest::Readable).unwrap() else {
+            return assert!(!in_task());
+        };
+        ours.write_all(b"early").unwrap();
+        // The drivers look at what has happened meanwhile.
+        sleep_until(Instant::now() + SOON).unwrap();
+        while {
+            balrog_sched::wait(&mut ready).unwrap();
+            read().is_err()
+        } {
+            // tokio's first readiness may be an old one.
+            ready = theirs.0.ready(Interest::Readable).unwrap().unwrap();
+        }
+        // One that is dropped leaves the descriptor to the next.
+        drop(theirs.0.ready(Interest::Readable).unwrap());
+        let late = theirs.0.ready(Interest::Readable).unwrap().unwrap();
+        let mut writer = spawn(move || ours.write_all(b"late")).unwrap();
+        balrog_sched::wait_until(late, Some(Instant::now() + Duration::from_secs(10))).unwrap();
+        writer.join().unwrap().unwrap();
+    });
+}

@@ -31,10 +31,8 @@ const PAGE: usize = 4096;
 const FIRST_SLAB: usize = 16;
 /// No slab is larger, in bytes of address space.
 const LARGEST_SLAB: usize = 1 << 30;
-/// So many free stacks keep what they have touched; more give it back to the system.
-const WARM: usize = 1024;
-/// What a stack that is not warm keeps, from its base, in bytes.
-const KEEP: usize = 4 * PAGE;
+/// So many free stacks keep what they have touched, about 2 MiB; more give it back to the system.
+const WARM: usize = 256;
 
 /// What is reserved on a stack is aligned to, in bytes: a cache line, and more than a stack wants.
 const RESERVED_ALIGN: usize = 64;
@@ -211,11 +209,11 @@ impl Pool {
 
     fn give_back(&mut self, base: NonZeroUsize) {
         self.out -= 1;
-        if self.free.len() >= WARM && self.slot > PAGE + KEEP {
+        if self.free.len() >= WARM {
             let limit = base.get() - self.slot + PAGE;
             // SAFETY: the range lies in a stack of ours that nobody runs on; its contents are
             // not needed any more.
-            unsafe { libc::madvise(limit as *mut _, self.slot - PAGE - KEEP, libc::MADV_DONTNEED) };
+            unsafe { libc::madvise(limit as *mut _, self.slot - PAGE, libc::MADV_DONTNEED) };
         }
         self.free.push(base);
     }

@@ -250,6 +250,67 @@ fn a_server_that_stops_finishes_what_runs() {
     });
 }
 
+/// Waits until `count` connections have no task.
+fn until_parked(handle: &Handle, count: usize) -> io::Result<()> {
+    let begun = Instant::now();
+    while handle.parked() != count {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{} are parked", handle.parked());
+        sleep_until(Instant::now() + SOON)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn idle_connections_have_no_task_and_go_on() {
+    in_every_mode(|| {
+        const MANY: usize = 300;
+        if !balrog::in_task() {
+            return Ok(()); // A thread stays one.
+        }
+        let running = Running::new(Server::new(), site)?;
+        let mut streams = (0..MANY).map(|_| running.connect()).collect::<io::Result<Vec<_>>>()?;
+        until_parked(&running.handle, MANY)?;
+        for round in 0..2 {
+            for stream in &mut streams {
+                stream.write_all(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")?;
+                read_until(stream, "\r\n\r\nhello")?;
+                // Half a head does not make it idle.
+                if round == 1 {
+                    stream.write_all(b"GET /he")?;
+                }
+            }
+            until_parked(&running.handle, if round == 0 { MANY } else { 0 })?;
+        }
+        for stream in &mut streams {
+            stream.write_all(b"llo HTTP/1.1\r\nHost: a\r\n\r\n")?;
+            read_until(stream, "\r\n\r\nhello")?;
+        }
+        until_parked(&running.handle, MANY)?;
+        // Some go, the others are closed by the server's end.
+        streams.truncate(MANY / 2);
+        until_parked(&running.handle, MANY / 2)?;
+        let begun = Instant::now();
+        running.stop()?;
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+        streams.into_iter().try_for_each(|stream| read_all(stream).map(|rest| assert_eq!(rest, "")))
+    });
+}
+
+#[test]
+fn a_parked_connection_is_closed_when_its_time_is_over() {
+    in_every_mode(|| {
+        let mut limits = balrog_proto::http1::Limits::default();
+        limits.idle_time = Some(8 * SOON);
+        let running = Running::new(Server::new().limits(limits), site)?;
+        let mut stream = running.connect()?;
+        let begun = Instant::now();
+        stream.write_all(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        assert!(read_all(stream)?.ends_with("hello"));
+        assert!(begun.elapsed() >= 8 * SOON);
+        running.stop()
+    });
+}
+
 #[test]
 fn more_connections_than_there_may_be_wait() {
     in_every_mode(|| {

@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn balrog(address: &str) -> io::Result<()> {
-    Server::new().serve(TcpListener::bind(address)?, |_: &mut Request<'_>| HELLO)
+    let server = if balrog::in_task() { Server::new().connections(20_000) } else { Server::new() };
+    server.serve(TcpListener::bind(address)?, |_: &mut Request<'_>| HELLO)
 }
 
 #[tokio::main(flavor = "current_thread")]

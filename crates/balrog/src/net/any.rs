@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use balrog_backends::{Interest, Source};
+use balrog_sched::LocalFuture;
 
 use super::transport::{Timeouts, Transport, read_and_write};
 use super::{TcpStream, UnixStream};
@@ -54,6 +55,17 @@ impl AnyStream {
             Self::Tcp(tcp) => Waiter::Tcp(tcp.source()),
             Self::Unix(unix) => Waiter::Unix(unix.source()),
             Self::Tls(tls) => Waiter::Tcp(tls.transport.source()),
+        }
+    }
+
+    /// [`Source::ready`] for reading, after a read said `WouldBlock`. `None` also while something is
+    /// still to be written.
+    pub(crate) fn readable(&self) -> io::Result<Option<LocalFuture<()>>> {
+        match self {
+            Self::Tcp(tcp) => tcp.source().ready(Interest::Readable),
+            Self::Unix(unix) => unix.source().ready(Interest::Readable),
+            Self::Tls(tls) if tls.session().wants_write() => Ok(None),
+            Self::Tls(tls) => tls.transport.source().ready(Interest::Readable),
         }
     }
 

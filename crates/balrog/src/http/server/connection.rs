@@ -9,6 +9,7 @@ use ::http::{HeaderMap, Method, StatusCode};
 use balrog_backends::Interrupt;
 use balrog_proto::Step;
 use balrog_proto::http1::{BodyLength, Limits, Server as Machine, ServerEvent};
+use balrog_sched::LocalFuture;
 
 use super::body::{BodyWriter, Kind, TakeOver};
 use super::registry::Entry;
@@ -18,7 +19,7 @@ use crate::drive;
 use crate::net::{AnyStream, Transport};
 
 /// How much one read takes of what may be a head.
-const READ: usize = 8 * 1024;
+pub(super) const READ: usize = 8 * 1024;
 /// How often a thread with an idle connection looks whether the server is to stop.
 const TICK: Duration = Duration::from_millis(500);
 /// How long, and how much, a client may still send after we have said our last.
@@ -27,37 +28,52 @@ const LINGER_BYTES: usize = 256 * 1024;
 /// Responses of more fields are put together on the heap.
 const FEW: usize = 16;
 
+/// How long an idle connection waits on its stack, if it [may](Entry::linger).
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// A connection of a server.
-pub(super) struct Connection<'s> {
-    inner: drive::Connection<Machine>,
+pub(super) struct Connection {
+    pub(super) inner: drive::Connection<Machine>,
     peer: SocketAddr,
-    entry: &'s Entry,
-    head: Head,
+    pub(super) entry: Arc<Entry>,
 }
 
-impl<'s> Connection<'s> {
-    pub(super) fn new(stream: AnyStream, peer: SocketAddr, limits: &Arc<Limits>, entry: &'s Entry) -> Self {
+/// What a connection waits for next.
+enum Next {
+    Request,
+    /// Nothing: there is none any more.
+    End,
+    /// A request, which may take long to come, and comes when this is ready.
+    Idle(LocalFuture<()>),
+}
+
+impl Connection {
+    pub(super) fn new(stream: AnyStream, peer: SocketAddr, limits: &Arc<Limits>, entry: Arc<Entry>) -> Self {
         let inner = drive::Connection::new(Machine::new(Arc::clone(limits)), stream);
-        Self { inner, peer, entry, head: Head::default() }
+        Self { inner, peer, entry }
     }
 
-    /// Answers one request after the other.
-    pub(super) fn run<F, R>(mut self, handler: &F) -> io::Result<()>
+    /// Answers one request after the other. It comes back, with what ends that, when it is idle
+    /// and can be so without a stack.
+    pub(super) fn run<F, R>(mut self, handler: &F) -> io::Result<Option<(Self, LocalFuture<()>)>>
     where
         F: Fn(&mut Request<'_>) -> R,
         R: IntoResponse,
     {
+        // Not a field: an idle connection has none.
+        let mut head = Head::default();
         loop {
-            match self.next() {
-                Ok(true) => {}
-                Ok(false) => return self.close(),
+            match self.next(&mut head) {
+                Ok(Next::Request) => {}
+                Ok(Next::Idle(until)) => return Ok(Some((self, until))),
+                Ok(Next::End) => return self.close().map(|()| None),
                 Err(error) => {
                     // What the machine answers to that, 400 or 408 for example.
                     let _ = self.close();
                     return Err(error);
                 }
             }
-            let mut request = Request::new(&mut self.inner, &self.head, self.peer);
+            let mut request = Request::new(&mut self.inner, &head, self.peer);
             let answer = catch_unwind(AssertUnwindSafe(|| handler(&mut request).into_response()));
             let response = answer.unwrap_or_else(|_| {
                 eprintln!("balrog: the handler of {} {} panicked", request.method(), request.uri());
@@ -66,11 +82,11 @@ impl<'s> Connection<'s> {
             if self.entry.is_stopping() {
                 self.inner.link.close_soon();
             }
-            match self.respond(response) {
+            match self.respond(&head.method, response) {
                 Ok(None) => {}
                 Ok(Some(speak)) => {
                     speak(self.inner);
-                    return Ok(());
+                    return Ok(None);
                 }
                 Err(error) => {
                     let _ = self.close();
@@ -80,23 +96,35 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Waits for a request. `false`: there is none any more.
-    fn next(&mut self) -> io::Result<bool> {
+    /// Goes on with a connection that was idle until it was `filled`. `false`: it is closed now.
+    pub(super) fn resume(&mut self, filled: io::Result<()>) -> io::Result<bool> {
+        // What was closed may have got its first byte at the same time.
+        let busy = self.entry.set_busy() && filled.is_ok();
+        if !busy {
+            self.close()?;
+        }
+        filled.map(|()| busy)
+    }
+
+    /// Waits for a request.
+    fn next(&mut self, request: &mut Head) -> io::Result<Next> {
         loop {
             let inner = &mut self.inner;
             match inner.link.poll_event(Instant::now()) {
                 Ok(Step::Event(ServerEvent::Request(head))) => {
-                    self.head.set(&head);
-                    return Ok(true);
+                    request.set(&head);
+                    return Ok(Next::Request);
                 }
                 Ok(Step::Event(_)) => {}
-                Ok(Step::Paused | Step::Closed) => return Ok(false),
+                Ok(Step::Paused | Step::Closed) => return Ok(Next::End),
                 Err(error) => return Err(error.into()),
                 Ok(Step::NeedInput) => {
                     inner.flush()?;
                     if inner.link.is_idle() {
-                        if !self.idle()? {
-                            return Ok(false);
+                        match self.idle()? {
+                            // A first byte, at least.
+                            Next::Request => {}
+                            next => return Ok(next),
                         }
                     } else {
                         inner.fill(READ)?;
@@ -106,31 +134,46 @@ impl<'s> Connection<'s> {
         }
     }
 
-    /// Waits while there is no byte of a request. `false`: the server stops.
-    fn idle(&mut self) -> io::Result<bool> {
+    /// Waits while there is no byte of a request.
+    fn idle(&mut self) -> io::Result<Next> {
         let blocks = !balrog_sched::in_task();
         self.entry.set_idle();
         let filled = loop {
             if self.entry.is_stopping() {
                 self.entry.set_busy();
-                return Ok(false);
+                return Ok(Next::End);
             }
-            self.inner.stream.timeouts_mut().read = blocks.then_some(TICK);
-            let filled = self.inner.fill(READ);
-            self.inner.stream.timeouts_mut().read = None;
+            let filled = if blocks { self.fill_within(TICK) } else { self.linger() };
             match filled {
-                Err(error) if blocks && Interrupt::of(&error) == Some(Interrupt::Deadline) => {
+                Err(error) if Interrupt::of(&error) == Some(Interrupt::Deadline) => {
                     // The tick's, or that of the code around.
                     balrog_sched::limit(None)?;
+                    if !blocks && let Some(until) = self.inner.stream.readable()? {
+                        return Ok(Next::Idle(until));
+                    }
                 }
                 filled => break filled,
             }
         };
         // What was closed may have got its first byte at the same time.
-        if self.entry.set_busy() { filled.map(|()| true) } else { Ok(false) }
+        if self.entry.set_busy() { filled.map(|()| Next::Request) } else { Ok(Next::End) }
     }
 
-    fn respond(&mut self, response: Response) -> io::Result<Option<TakeOver>> {
+    /// Reads what comes within a moment, or right now if too many linger.
+    fn linger(&mut self) -> io::Result<()> {
+        let entry = Arc::clone(&self.entry);
+        let lingers = entry.linger();
+        self.fill_within(if lingers.is_some() { MOMENT } else { Duration::ZERO })
+    }
+
+    fn fill_within(&mut self, time: Duration) -> io::Result<()> {
+        self.inner.stream.timeouts_mut().read = Some(time);
+        let filled = self.inner.fill(READ);
+        self.inner.stream.timeouts_mut().read = None;
+        filled
+    }
+
+    fn respond(&mut self, method: &Method, response: Response) -> io::Result<Option<TakeOver>> {
         let (parts, body) = response.into_parts();
         let link = &mut self.inner.link;
         let close =
@@ -142,7 +185,7 @@ impl<'s> Connection<'s> {
             return Ok(Some(speak));
         }
         let length = match &body.0 {
-            Kind::Bytes(bytes) if bytes.is_empty() && self.head.method == Method::HEAD => {
+            Kind::Bytes(bytes) if bytes.is_empty() && *method == Method::HEAD => {
                 let given = parts.headers.get(CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
                 BodyLength::Length(given.unwrap_or(0))
             }
@@ -155,7 +198,7 @@ impl<'s> Connection<'s> {
         with_fields(&parts.headers, false, |fields| {
             link.respond(status.as_u16(), reason, fields, length, close)
         })?;
-        let silent = self.head.method == Method::HEAD || matches!(status.as_u16(), 204 | 304);
+        let silent = *method == Method::HEAD || matches!(status.as_u16(), 204 | 304);
         let written = match body.0 {
             _ if silent => Ok(()),
             Kind::Bytes(bytes) => match bytes {

@@ -1,4 +1,5 @@
-//! The HTTP server: a task, or in blocking mode a thread, for each connection.
+//! The HTTP server: a task for each connection, or in blocking mode a thread. One that is idle has
+//! no task, and a few hundred bytes.
 //!
 //! ```
 //! use balrog::http::server::{Request, Server};
@@ -20,6 +21,7 @@
 mod body;
 mod connection;
 mod date;
+mod idle;
 mod registry;
 mod request;
 mod response;
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use balrog_backends::Interrupt;
 use balrog_proto::http1::Limits;
+use balrog_sched::LocalFuture;
 
 pub use body::{Body, BodyWriter, Upgraded};
 pub use registry::Handle;
@@ -39,6 +42,7 @@ pub use response::{IntoResponse, Response};
 
 use crate::net::{AnyStream, TcpListener, TcpStream};
 use crate::tls::TlsAcceptor;
+use connection::Connection;
 use registry::{Entry, Registry};
 
 /// How soon the listener sees that it is to stop.
@@ -198,10 +202,29 @@ where
     R: IntoResponse,
 {
     let entry = Registry::enter(registry);
-    let (service, inside) = (Arc::clone(service), Arc::clone(&entry));
+    let begin = {
+        let (service, entry) = (Arc::clone(service), Arc::clone(&entry));
+        move || service.connection(stream, peer, entry)
+    };
+    spawn(service, &entry, begin)
+}
+
+/// Runs `begin`, and what it leaves idle, in a task that `entry` cancels.
+fn spawn<F, R>(
+    service: &Arc<Service<F>>,
+    entry: &Arc<Entry>,
+    begin: impl FnOnce() -> io::Result<Option<(Connection, LocalFuture<()>)>> + Send + 'static,
+) -> io::Result<()>
+where
+    F: Fn(&mut Request<'_>) -> R + Send + Sync + 'static,
+    R: IntoResponse,
+{
+    let service = Arc::clone(service);
     let task = balrog_sched::spawn(move || {
         // However it ends, only this connection does.
-        let _ = service.connection(stream, peer, &inside);
+        if let Ok(Some((connection, until))) = begin() {
+            idle::park(service, connection, until);
+        }
     })?;
     entry.set_canceller(task.canceller());
     Ok(())
@@ -212,7 +235,12 @@ where
     F: Fn(&mut Request<'_>) -> R,
     R: IntoResponse,
 {
-    fn connection(&self, mut stream: TcpStream, peer: SocketAddr, entry: &Entry) -> io::Result<()> {
+    fn connection(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        entry: Arc<Entry>,
+    ) -> io::Result<Option<(Connection, LocalFuture<()>)>> {
         stream.timeouts.write = Some(self.options.write_timeout);
         let stream: AnyStream = match &self.options.tls {
             None => stream.into(),
@@ -223,6 +251,6 @@ where
                 stream
             }
         };
-        connection::Connection::new(stream, peer, &self.options.limits, entry).run(&self.handler)
+        Connection::new(stream, peer, &self.options.limits, entry).run(&self.handler)
     }
 }

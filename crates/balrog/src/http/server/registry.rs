@@ -1,16 +1,22 @@
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use balrog_sched::sync::Event;
 use balrog_sched::{Canceller, Interrupt, with_deadline};
 
+/// So many idle connections may wait on a stack at once: those of a few busy clients, for whom
+/// to begin a task for each request would cost more than their stacks do.
+const LINGERING: usize = 128;
+
 /// The connections that there are.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     stopping: AtomicBool,
+    lingering: AtomicUsize,
     connections: Mutex<Connections>,
     /// Set when a connection ended.
     ended: Event,
@@ -27,7 +33,6 @@ struct Connections {
 pub(super) struct Entry {
     number: u64,
     registry: Arc<Registry>,
-    canceller: OnceLock<Canceller>,
     state: Mutex<State>,
 }
 
@@ -35,6 +40,29 @@ pub(super) struct Entry {
 struct State {
     idle: bool,
     closed: bool,
+    cancelled: bool,
+    owner: Owner,
+}
+
+/// Who has the connection now.
+#[derive(Debug, Default)]
+enum Owner {
+    #[default]
+    Nobody,
+    Task(Canceller),
+    /// It is parked, without a task.
+    Parked(Waker),
+}
+
+impl Owner {
+    /// Has it look at its state.
+    fn call(&self) {
+        match self {
+            Self::Nobody => {}
+            Self::Task(canceller) => canceller.cancel(),
+            Self::Parked(waker) => waker.wake_by_ref(),
+        }
+    }
 }
 
 /// Stops a server. Cheap to clone.
@@ -56,6 +84,12 @@ impl Handle {
     pub fn connections(&self) -> usize {
         self.0.lock().entries.len()
     }
+
+    /// How many of them are idle and have no task, nor a stack. Linear in all of them.
+    pub fn parked(&self) -> usize {
+        let is_parked = |entry: &Arc<Entry>| matches!(entry.lock().owner, Owner::Parked(_));
+        self.0.entries().iter().filter(|entry| is_parked(entry)).count()
+    }
 }
 
 impl Registry {
@@ -63,12 +97,7 @@ impl Registry {
         let mut connections = this.lock();
         connections.last += 1;
         let number = connections.last;
-        let entry = Arc::new(Entry {
-            number,
-            registry: Arc::clone(this),
-            canceller: OnceLock::new(),
-            state: Mutex::default(),
-        });
+        let entry = Arc::new(Entry { number, registry: Arc::clone(this), state: Mutex::default() });
         connections.entries.insert(number, Arc::downgrade(&entry));
         entry
     }
@@ -124,8 +153,30 @@ impl Registry {
 }
 
 impl Entry {
+    /// A task has the connection, which this cancels.
     pub(super) fn set_canceller(&self, canceller: Canceller) {
-        let _ = self.canceller.set(canceller);
+        let mut state = self.lock();
+        if state.cancelled {
+            canceller.cancel();
+        }
+        state.owner = Owner::Task(canceller);
+    }
+
+    /// Nobody but what `waker` wakes has the idle connection. `false`: it is to be closed.
+    pub(super) fn park(&self, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        match &mut state.owner {
+            Owner::Parked(own) => own.clone_from(waker),
+            owner => *owner = Owner::Parked(waker.clone()),
+        }
+        !state.closed && !state.cancelled
+    }
+
+    /// Room among the idle connections that wait on a stack, for a moment; `None` if there is none.
+    pub(super) fn linger(&self) -> Option<Lingers<'_>> {
+        let lingering = &self.registry.lingering;
+        let lingers = Lingers(lingering);
+        (lingering.fetch_add(1, Ordering::Relaxed) < LINGERING).then_some(lingers)
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -148,19 +199,27 @@ impl Entry {
         let mut state = self.lock();
         if state.idle {
             state.closed = true;
-            drop(state);
-            self.cancel();
+            state.owner.call();
         }
     }
 
     fn cancel(&self) {
-        if let Some(canceller) = self.canceller.get() {
-            canceller.cancel();
-        }
+        let mut state = self.lock();
+        state.cancelled = true;
+        state.owner.call();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the [lingering](Entry::linger).
+pub(super) struct Lingers<'r>(&'r AtomicUsize);
+
+impl Drop for Lingers<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
