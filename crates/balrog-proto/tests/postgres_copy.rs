@@ -273,6 +273,19 @@ fn copy_out_that_fails_and_copy_out_that_is_abandoned() {
     in_step(&mut client, Unit(2));
 }
 
+/// Before the server has said that it takes data, nobody could tell that it was a COPY.
+#[test]
+fn copy_in_that_is_abandoned_before_it_begins() {
+    let mut client = client();
+    client.run("create temp table early(a int)");
+    for _ in 0..2 {
+        let unit = client.link.query("copy early from stdin").unwrap();
+        client.link.recover(Instant::now()).unwrap();
+        assert_eq!(client.read(""), [format!("ready {} Idle", unit.0)]);
+        in_step(&mut client, unit);
+    }
+}
+
 #[test]
 fn copied_data_larger_than_the_limit_comes_in_pieces() {
     let mut client = client();

@@ -7,7 +7,7 @@ use crate::postgres::config::Protocol;
 use crate::postgres::encode::{Body, message, string};
 use crate::postgres::event::Unit;
 use crate::postgres::flow::Command;
-use crate::postgres::frontend::Frontend;
+use crate::postgres::frontend::{ABANDONED, Frontend};
 use crate::postgres::rows::Row;
 use crate::postgres::scram::SaltedPassword;
 use crate::postgres::session::{CancelKey, TransactionStatus};
@@ -126,8 +126,7 @@ impl Link<Frontend> {
     pub fn copy_fail(&mut self, reason: &str) -> Result<(), Misuse> {
         self.takes_data()?;
         Body::new().string(reason.as_bytes())?.fits()?;
-        self.machine.write(&mut self.outbox, |out| message(out, b'f', |out| string(out, reason.as_bytes())));
-        self.machine.end_copy_in(&mut self.outbox);
+        self.machine.fail_copy(reason, &mut self.outbox);
         Ok(())
     }
 
@@ -158,7 +157,7 @@ impl Link<Frontend> {
     pub fn recover(&mut self, now: Instant) -> Result<(), Misuse> {
         self.open()?;
         if self.machine.flow.takes_data() {
-            self.copy_fail("the COPY was abandoned")?;
+            self.machine.fail_copy(ABANDONED, &mut self.outbox);
         }
         if self.machine.flow.is_open() {
             self.machine.sync(&mut self.outbox);

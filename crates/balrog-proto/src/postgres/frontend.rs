@@ -166,6 +166,10 @@ impl Frontend {
             if self.drain.is_some_and(|end| inbox.position() + self.used as u64 > end) {
                 return Err(Error::limit(0, "drain", self.config.limits.drain));
             }
+            // It was asked for before its results were dropped, and the server begins it only now.
+            if self.drain.is_some() && self.flow.takes_data() {
+                self.fail_copy(ABANDONED, outbox);
+            }
             if let Some(found) = found
                 && (self.drain.is_none() || self.is_wanted(&found, inbox))
             {
@@ -338,6 +342,12 @@ impl Frontend {
         self.write(outbox, |out| message(out, b'S', |_| ()));
     }
 
+    /// CopyFail: `String` reason.
+    pub(super) fn fail_copy(&mut self, reason: &str, outbox: &mut Outbox) {
+        self.write(outbox, |out| message(out, b'f', |out| string(out, reason.as_bytes())));
+        self.end_copy_in(outbox);
+    }
+
     /// What follows the data of a COPY FROM: see [`Flow::begin_copy_in`].
     pub(super) fn end_copy_in(&mut self, outbox: &mut Outbox) {
         let Some(fence) = self.flow.end_copy_in() else { return };
@@ -353,6 +363,9 @@ impl Frontend {
         });
     }
 }
+
+/// Why a COPY fails whose session is [recovered](crate::Link::recover).
+pub(super) const ABANDONED: &str = "the COPY was abandoned";
 
 const UNLIKE_DESCRIPTION: Error = bad("a row has other columns than its description");
 

@@ -271,3 +271,33 @@ impl Place {
         Error::Connect(self.host.to_string(), error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    fn socket(parameters: &str) -> AnyStream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let config: Config = format!("host=127.0.0.1 port={port} {parameters}").parse().unwrap();
+        let host = config.hosts[0].clone();
+        let place = Place { config: config.into(), host, encryption: Encryption::Never };
+        place.open(None).unwrap().0
+    }
+
+    #[test]
+    fn the_kernel_looks_after_the_connection() {
+        let stream =
+            socket("keepalives_idle=7 keepalives_interval=8 keepalives_count=3 tcp_user_timeout=9000");
+        let tcp = stream.tcp().unwrap();
+        assert!(sockopt::socket_keepalive(tcp).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(tcp).unwrap(), Duration::from_secs(7));
+        assert_eq!(sockopt::tcp_keepintvl(tcp).unwrap(), Duration::from_secs(8));
+        assert_eq!(sockopt::tcp_keepcnt(tcp).unwrap(), 3);
+        assert_eq!(sockopt::tcp_user_timeout(tcp).unwrap(), 9000);
+        assert!(sockopt::socket_keepalive(socket("").tcp().unwrap()).unwrap());
+        assert!(!sockopt::socket_keepalive(socket("keepalives=0").tcp().unwrap()).unwrap());
+    }
+}

@@ -89,9 +89,13 @@ impl Drop for Transaction<'_> {
         if self.client.is_closed() {
             return self.end();
         }
-        if with_shield(Instant::now() + GRACE, || self.undo()).is_err() {
+        match with_shield(Instant::now() + GRACE, || self.undo()) {
+            Ok(()) => {}
+            // invalid_savepoint_specification: an interrupt came before it was made, or when it had been
+            // released. The transaction around it has failed by that, so nothing can be kept by mistake.
+            Err(error) if error.code() == Some("3B001") => {}
             // In a state that nobody knows it must not be used again.
-            self.client.close();
+            Err(_) => self.client.close(),
         }
     }
 }

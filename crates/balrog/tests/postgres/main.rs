@@ -1,7 +1,9 @@
 //! A real PostgreSQL, each test in every mode.
 
 mod connection;
+mod faults;
 mod pipeline;
+mod proxy;
 #[path = "../support/postgres.rs"]
 mod support;
 #[cfg(all(
