@@ -171,6 +171,11 @@ impl<M: Machine> Link<M> {
         self.inbox.space(hint)
     }
 
+    /// So many bytes [`Link::recv_space`] gives at least with nothing allocated or cleared for them.
+    pub const fn room(&self) -> usize {
+        self.inbox.room()
+    }
+
     /// So many bytes were read into [`Link::recv_space`]; 0 gives the room back.
     pub fn received(&mut self, n: usize) {
         self.inbox.received(n);

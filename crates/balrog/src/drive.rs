@@ -1,5 +1,6 @@
 //! The one loop between a protocol's machine and a stream.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::time::Instant;
 
@@ -11,6 +12,10 @@ use crate::net::{AnyStream, Transport};
 
 /// How much is read ahead of an owner who is still sending.
 const AHEAD: usize = 256 * 1024;
+/// Reads of so many bytes at most, into a link that gave its room back, go through a buffer of
+/// the thread: most find a few hundred bytes or nothing, and room would be cleared and freed for
+/// each of them.
+const SMALL: usize = 16 * 1024;
 /// How many pieces go out with one system call.
 const SLICES: usize = 16;
 
@@ -150,23 +155,28 @@ impl<M: Machine> Connection<M> {
 
     /// Reads what is there, once; `WouldBlock` when that is nothing.
     pub(crate) fn try_fill(&mut self, hint: usize) -> io::Result<()> {
-        // Into the inbox, which is on the heap: a stack that is parked may have to be copied away.
-        match self.stream.try_read(self.link.recv_space(hint)) {
-            Ok(0) => {
-                self.link.received(0);
-                self.link.receive_eof();
-                Ok(())
-            }
-            Ok(n) => {
-                self.link.received(n);
-                Ok(())
-            }
+        let read = if hint <= SMALL && self.link.room() < hint {
+            let link = &mut self.link;
+            with_scratch(|scratch| {
+                let n = self.stream.try_read(&mut scratch[..hint.max(1)])?;
+                link.receive(&scratch[..n]);
+                Ok(n)
+            })
+        } else {
+            // Into the inbox itself: what is read may be much.
+            let read = self.stream.try_read(self.link.recv_space(hint));
+            self.link.received(*read.as_ref().unwrap_or(&0));
+            read
+        };
+        match read {
+            Ok(0) => self.link.receive_eof(),
+            Ok(_) => {}
             Err(error) => {
-                self.link.received(0);
                 self.link.shrink();
-                Err(error)
+                return Err(error);
             }
         }
+        Ok(())
     }
 
     /// Waits for the stream. `true`: a deadline of the machine passed, and it was told.
@@ -186,4 +196,17 @@ impl<M: Machine> Connection<M> {
             waited => waited.map(|()| false),
         }
     }
+}
+
+/// Calls `f` with [`SMALL`] bytes of this thread's, whose contents are anybody's.
+fn with_scratch<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
+    thread_local! {
+        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    // Out of its cell: a second `f` inside of this one has one of its own.
+    let mut scratch = SCRATCH.take();
+    scratch.resize(SMALL, 0);
+    let result = f(&mut scratch);
+    SCRATCH.set(scratch);
+    result
 }

@@ -89,6 +89,11 @@ impl Inbox {
         &mut self.bytes[self.end..want]
     }
 
+    /// So much [`Inbox::space`] gives at least with nothing allocated, cleared or moved for it.
+    pub const fn room(&self) -> usize {
+        self.bytes.len() - self.end
+    }
+
     /// `n` bytes were read into [`Inbox::space`].
     pub fn received(&mut self, n: usize) {
         self.end = self.bytes.len().min(self.end + n);
@@ -243,6 +248,19 @@ mod tests {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.space(usize::MAX).len(), AHEAD);
         assert_eq!(inbox.space(0).len(), 1);
+    }
+
+    #[test]
+    fn room_lasts_until_it_is_used_or_given_back() {
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.room(), 0);
+        assert_eq!(inbox.space(200).len(), 200);
+        inbox.received(50);
+        assert_eq!(inbox.room(), 150);
+        inbox.discard(50);
+        assert!(inbox.room() >= 150);
+        inbox.shrink();
+        assert_eq!(inbox.room(), 0);
     }
 
     #[test]
