@@ -2,6 +2,7 @@ use std::{error, fmt, io};
 
 use balrog_sched::Interrupt;
 
+use super::DecodeError;
 use crate::http::{self, Kind, Phase};
 
 /// Why there is no response, or no whole one.
@@ -29,12 +30,17 @@ impl Error {
 
     /// What kind of thing went wrong.
     pub fn kind(&self) -> Kind {
-        self.source.kind()
+        if self.decoding().is_some() { Kind::Protocol } else { self.source.kind() }
     }
 
     /// The interrupt that ended it, if one did.
     pub fn interrupt(&self) -> Option<Interrupt> {
         self.source.interrupt()
+    }
+
+    /// Why the body could not be decoded, if that is it.
+    pub fn decoding(&self) -> Option<&DecodeError> {
+        self.source.source.get_ref()?.downcast_ref()
     }
 
     /// The URL that was asked for, the last one after redirects.

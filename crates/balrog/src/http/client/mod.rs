@@ -1,4 +1,5 @@
-//! Requests by their URLs: redirects, proxies of the environment, time-outs, TLS.
+//! Requests by their URLs: redirects, compressed bodies, proxies of the environment, time-outs,
+//! TLS.
 //!
 //! ```no_run
 //! use balrog::http;
@@ -11,6 +12,7 @@
 //!
 //! Connections are kept by their thread, and shared by all clients on it that trust the same.
 
+mod decode;
 mod error;
 mod proxy;
 mod response;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use ::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+pub use decode::DecodeError;
 pub use error::Error;
 pub use response::Response;
 
@@ -38,6 +41,7 @@ struct Config {
     tls: Option<TlsConfig>,
     headers: HeaderMap,
     redirects: usize,
+    decode: Option<decode::Limits>,
     proxies: bool,
     connect_timeout: Duration,
     read_timeout: Duration,
@@ -50,6 +54,7 @@ impl Default for Config {
             tls: None,
             headers: HeaderMap::new(),
             redirects: 10,
+            decode: Some(decode::Limits::default()),
             proxies: true,
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(30),
@@ -88,6 +93,29 @@ impl Client {
     #[must_use]
     pub fn redirects(self, most: usize) -> Self {
         self.with(|config| config.redirects = most)
+    }
+
+    /// Asks for no compression, and leaves compressed bodies as they come. So does a request with
+    /// an `Accept-Encoding` of its own. Otherwise gzip, deflate and, with the feature `brotli`,
+    /// Brotli are asked for and decoded.
+    #[must_use]
+    pub fn no_decompression(self) -> Self {
+        self.with(|config| config.decode = None)
+    }
+
+    /// How many bytes a compressed body may have once it is decoded (1 GiB): reading more ends
+    /// with [`DecodeError::TooLong`].
+    #[must_use]
+    pub fn decoded_limit(self, bytes: u64) -> Self {
+        self.with(|config| config.decode.get_or_insert_default().size = bytes)
+    }
+
+    /// How many times larger than on its way a compressed body may be, counted from 1 MiB on
+    /// (200): reading more ends with [`DecodeError::Ratio`]. Text grows some 3 to 20 times, a bomb
+    /// of gzip a thousand.
+    #[must_use]
+    pub fn decoded_ratio(self, times: u32) -> Self {
+        self.with(|config| config.decode.get_or_insert_default().ratio = times)
     }
 
     /// Does not ask the environment for proxies (`http_proxy`, `https_proxy`, `all_proxy`,

@@ -5,6 +5,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use balrog_sched::with_deadline;
 
 use super::Error;
+use super::decode::{Body, Limits};
 use crate::http::{self, Phase};
 
 /// How much [`Response::text`] and its like take.
@@ -12,14 +13,14 @@ const MOST: usize = 64 << 20;
 /// What is read of a response that redirects, to keep its connection.
 const DRAIN: usize = 64 * 1024;
 
-/// A response; its body is read from it as it comes.
+/// A response; its body is read from it as it comes, and decoded if it came compressed.
 #[derive(Debug)]
 pub struct Response {
     method: String,
     url: String,
     status: StatusCode,
     headers: HeaderMap,
-    inner: http::Response,
+    body: Body,
     deadline: Option<Instant>,
 }
 
@@ -28,6 +29,7 @@ impl Response {
         method: &str,
         url: String,
         mut inner: http::Response,
+        decode: Option<Limits>,
         deadline: Option<Instant>,
     ) -> Self {
         let fields = std::mem::take(&mut inner.headers);
@@ -39,7 +41,8 @@ impl Response {
         }
         // The machine takes 100 to 999, as this type does.
         let status = StatusCode::from_u16(inner.status).unwrap_or_default();
-        Self { method: method.to_owned(), url, status, headers, inner, deadline }
+        let body = Body::new(method, &mut headers, inner, decode);
+        Self { method: method.to_owned(), url, status, headers, body, deadline }
     }
 
     /// The status.
@@ -47,7 +50,7 @@ impl Response {
         self.status
     }
 
-    /// The fields.
+    /// The fields. Where the body is decoded, without its `Content-Encoding` and `Content-Length`.
     pub const fn headers(&self) -> &HeaderMap {
         &self.headers
     }
@@ -70,13 +73,14 @@ impl Response {
         Err(self.error(http::Error::new(Phase::Head, why)))
     }
 
-    /// The body, of at most 64 MiB.
+    /// The body, of at most 64 MiB once it is decoded.
     ///
     /// # Errors
     ///
-    /// When it is longer, is cut, or does not come in time.
+    /// When it is longer, is cut, does not come in time, or cannot be decoded
+    /// ([`Error::decoding`](super::Error::decoding)).
     pub fn bytes(mut self) -> Result<Vec<u8>, Error> {
-        self.within(|inner| inner.read_to_end(MOST))
+        self.within(|body| body.read_to_end(MOST))
     }
 
     /// The body as text in UTF-8; what is not becomes U+FFFD.
@@ -97,24 +101,20 @@ impl Response {
     /// As [`Response::bytes`], and when it is not what was asked for.
     #[cfg(feature = "json")]
     pub fn json<T: serde::de::DeserializeOwned>(mut self) -> Result<T, Error> {
-        let bytes = self.within(|inner| inner.read_to_end(MOST))?;
+        let bytes = self.within(|body| body.read_to_end(MOST))?;
         serde_json::from_slice(&bytes)
             .map_err(|error| self.error(http::Error::new(Phase::Body, io::Error::from(error))))
     }
 
     /// Reads a little that nobody wants, so that the connection can be used again.
     pub(super) fn drain(&mut self) {
-        // Without, it is closed.
-        let _ = self.inner.read_to_end(DRAIN);
+        self.body.drain(DRAIN);
     }
 
-    fn within<T>(
-        &mut self,
-        f: impl FnOnce(&mut http::Response) -> Result<T, http::Error>,
-    ) -> Result<T, Error> {
+    fn within<T>(&mut self, f: impl FnOnce(&mut Body) -> Result<T, http::Error>) -> Result<T, Error> {
         let result = match self.deadline {
-            Some(deadline) => with_deadline(deadline, || f(&mut self.inner)),
-            None => f(&mut self.inner),
+            Some(deadline) => with_deadline(deadline, || f(&mut self.body)),
+            None => f(&mut self.body),
         };
         result.map_err(|error| self.error(error))
     }
@@ -127,11 +127,6 @@ impl Response {
 /// A body that is cut or malformed is an error, and never passed off as a shorter one.
 impl Read for Response {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let piece = self.within(|inner| inner.read(buffer.len()))?;
-        buffer[..piece.len()].copy_from_slice(&piece);
-        Ok(piece.len())
+        Ok(self.within(|body| body.read(buffer))?)
     }
 }

@@ -4,12 +4,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use ::http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, LOCATION, PROXY_AUTHORIZATION,
-    TRANSFER_ENCODING, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, LOCATION,
+    PROXY_AUTHORIZATION, TRANSFER_ENCODING, USER_AGENT,
 };
 use ::http::{HeaderMap, HeaderValue, Method};
 use balrog_sched::with_deadline;
 
+use super::decode::ACCEPTED;
 use super::url::Url;
 use super::{Error, RequestBuilder, Response, proxy};
 use crate::http;
@@ -44,12 +45,17 @@ fn follow(request: RequestBuilder, deadline: Option<Instant>) -> Result<Response
     headers
         .entry(USER_AGENT)
         .or_insert(HeaderValue::from_static(concat!("balrog/", env!("CARGO_PKG_VERSION"))));
+    let decode = config.decode.filter(|_| !headers.contains_key(ACCEPT_ENCODING));
+    if decode.is_some() {
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED));
+    }
     // These are the connection's to say.
     headers.remove(CONTENT_LENGTH);
     headers.remove(TRANSFER_ENCODING);
     let mut redirects = 0;
     loop {
-        let mut response = once(&config, &method, &at, &headers, &body, deadline)?;
+        let response = once(&config, &method, &at, &headers, &body)?;
+        let mut response = Response::new(method.as_str(), at.to_string(), response, decode, deadline);
         let location = match response.status().as_u16() {
             301 | 302 | 303 | 307 | 308 if config.redirects > 0 => response.headers().get(LOCATION),
             _ => None,
@@ -92,8 +98,7 @@ fn once(
     url: &Url,
     headers: &HeaderMap,
     body: &[u8],
-    deadline: Option<Instant>,
-) -> Result<Response, Error> {
+) -> Result<http::Response, Error> {
     let wrong = |why: String| Error::request(method.as_str(), &url.to_string(), why);
     let tls = match (&config.tls, url.tls) {
         (_, false) => None,
@@ -116,10 +121,7 @@ fn once(
         proxy: proxy.as_ref(),
         owner: 0,
     };
-    let response = http::Client
-        .send(&request, body)
-        .map_err(|error| Error::new(method.as_str(), &url.to_string(), error))?;
-    Ok(Response::new(method.as_str(), url.to_string(), response, deadline))
+    http::Client.send(&request, body).map_err(|error| Error::new(method.as_str(), &url.to_string(), error))
 }
 
 /// The authorities that the system trusts, read once.
