@@ -66,9 +66,6 @@ pub(crate) struct Parser {
     scanned: usize,
     /// With more bytes than these in an incomplete line, a limit may be broken.
     soft: usize,
-    /// While no more than these are scanned, one byte more decides by itself whether anything can
-    /// be said.
-    glance: usize,
     /// Where the section begins: behind an empty line, if there was one.
     start: usize,
     /// Whether the first line is complete.
@@ -79,18 +76,15 @@ pub(crate) struct Parser {
 }
 
 impl Parser {
-    /// Whether one byte more has come in the middle of a line of a head, and nothing else can be
-    /// said. Byte after byte is how a slow peer sends.
+    /// Whether one byte more has come in the middle of a line, and nothing else can be said. Byte
+    /// after byte is how a slow peer sends.
     #[inline]
     pub(crate) fn glance(&mut self, length: usize, last: u8) -> bool {
-        if length != self.scanned + 1 || self.scanned >= self.glance {
+        if length != self.scanned + 1 || self.scanned == 0 || self.scanned >= self.soft {
             return false;
         }
         if IS_STOP[usize::from(last)] {
-            if last == b'\r' {
-                // Whatever comes behind it decides.
-                self.glance = 0;
-            }
+            // Whatever comes behind a CR decides: it is not scanned.
             return last == b'\r';
         }
         self.scanned = length;
@@ -116,7 +110,7 @@ impl Parser {
                 }
                 return Ok(None);
             }
-            (self.scanned, self.glance) = (0, 0);
+            self.scanned = 0;
         }
         self.lines(section, bytes, &S::caps(limits))
     }
@@ -164,7 +158,7 @@ impl Parser {
                     }
                     self.line = end + 2;
                     if self.line == bytes.len() {
-                        self.incomplete::<S>(self.line, caps);
+                        self.incomplete(self.line, caps);
                         return Ok(None);
                     }
                 }
@@ -224,24 +218,17 @@ impl Parser {
             self.check(stop, seen, caps)?;
             return Err(error(&bytes[self.line..stop], &bytes[stop..seen]));
         }
-        self.incomplete::<S>(stop, caps);
-        if stop < bytes.len() {
-            // Behind a CR, any byte decides.
-            self.glance = 0;
-        }
+        self.incomplete(stop, caps);
         // The last byte may be the CR of the line's end.
         self.check(bytes.len().saturating_sub(1).max(self.line), bytes.len(), caps)?;
         Ok(None)
     }
 
     /// There is nothing in the current line, up to `scanned`, that it could end with.
-    fn incomplete<S: Section>(&mut self, scanned: usize, caps: &Caps) {
-        // 0 would mean that nothing is known; there is nothing to know of no bytes.
+    fn incomplete(&mut self, scanned: usize, caps: &Caps) {
         self.scanned = scanned;
         let line = if self.begun { caps.line } else { caps.first_line };
         self.soft = (self.line + line).min(self.start + caps.total.0);
-        // Trailers are read in another state, whose clock has to be looked after.
-        self.glance = if S::FIRST_LINE && scanned > 0 { self.soft } else { 0 };
     }
 
     /// The current line has its content up to `end`, and the section its bytes up to `total`. Of
@@ -424,31 +411,105 @@ mod tests {
         let mut parser = Parser::default();
         assert_eq!(grown(&mut parser, b"GET"), Ok(None));
         assert!(parser.glance(4, b'\r'));
-        assert!(!parser.glance(4, b'e'));
+        assert!(!parser.glance(5, b'e'));
+    }
+
+    /// What comes of `bytes`, the first `known` of which came before.
+    fn outcome(limits: &Limits, bytes: &[u8], known: usize) -> Result<Option<usize>, Error> {
+        let mut parser = Parser::default();
+        assert_eq!(parser.advance(&mut Request::default(), &bytes[..known], limits), Ok(None));
+        parser.advance(&mut Request::default(), bytes, limits)
     }
 
     #[test]
     fn a_line_is_judged_one_byte_late_in_any_pieces() {
-        let limit = Limits::default().start_line;
-        let line = [b"GET /".as_slice(), &vec![b'a'; limit]].concat();
-        let mut parser = Parser::default();
-        assert_eq!(grown(&mut parser, &line[..3]), Ok(None));
-        assert_eq!(grown(&mut parser, &line[..=limit]), Ok(None), "the last byte may be the CR");
-        let error = Error::limit(414, "start_line", limit as u64);
-        assert_eq!(grown(&mut parser, &line[..limit + 2]), Err(error));
-        assert_eq!(grown(&mut Parser::default(), &line[..=limit]), Ok(None));
-        assert_eq!(grown(&mut Parser::default(), &line[..limit + 2]), Err(error));
+        let limits = Limits { start_line: 30, header_line: 20, ..Limits::default() };
+        for (before, limit, error) in [
+            ("", 30, Error::limit(414, "start_line", 30)),
+            ("GET / HTTP/1.1\r\nHost: a\r\n", 20, Error::limit(431, "header_line", 20)),
+        ] {
+            let line = |length| [before.as_bytes(), b"GET_", &vec![b'a'; length - 4]].concat();
+            for known in [before.len() + 3, before.len() + limit] {
+                assert_eq!(
+                    outcome(&limits, &line(limit + 1), known),
+                    Ok(None),
+                    "the last byte may be the CR"
+                );
+                assert_eq!(outcome(&limits, &line(limit + 2), known), Err(error));
+            }
+        }
     }
 
     #[test]
     fn a_head_is_too_long_as_soon_as_a_line_is() {
-        let head = b"GET / HTTP/1.1\r\nHost: a\r\n";
-        for (limit, outcome) in
-            [(head.len(), Ok(None)), (head.len() - 1, Err(Error::limit(431, "head", head.len() as u64 - 1)))]
-        {
-            let limits = Limits { head: limit, ..Limits::default() };
-            let got = Parser::default().advance(&mut Request::default(), head, &limits);
-            assert_eq!(got, outcome);
+        for head in ["GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n", "GET / HTTP/1.1\r\nHo"] {
+            for empty_line in ["", "\r\n"] {
+                let bytes = [empty_line, head].concat();
+                for known in 0..bytes.len() {
+                    let limits = |head| Limits { head, ..Limits::default() };
+                    assert_eq!(outcome(&limits(head.len()), bytes.as_bytes(), known), Ok(None));
+                    let limit = head.len() - 1;
+                    let got = outcome(&limits(limit), bytes.as_bytes(), known);
+                    assert_eq!(got, Err(Error::limit(431, "head", limit as u64)));
+                }
+            }
         }
+    }
+
+    #[test]
+    fn of_two_limits_the_first_to_be_broken_is_named() {
+        let start = "GET / HTTP/1.1\r\n";
+        let field = |length: usize| format!("{start}Host: {}\r\n", "a".repeat(length - 6));
+        let [line, head] = ["header_line", "head"];
+        for (header_line, total, length, name) in [
+            // The line is not over.
+            (23, 40, 23, head),
+            (24, 40, 23, head),
+            (22, 40, 23, line),
+            (10, 40, 11, line),
+            // It is, but the head was before.
+            (30, 40, 31, head),
+            (24, 40, 25, head),
+            (23, 40, 24, line),
+        ] {
+            let limits = Limits { header_line, head: total, ..Limits::default() };
+            let error = Error::limit(431, name, if name == line { header_line } else { total } as u64);
+            let got = outcome(&limits, field(length).as_bytes(), 0);
+            assert_eq!(got, Err(error), "{header_line} {total} {length}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line() {
+        let crlf = ("a line does not end in CRLF", "2.2");
+        let control = ("a header line has a control character", "5.5");
+        for (line, (reason, section)) in [
+            ("a: b\n", crlf),
+            ("a\n", crlf),
+            ("a: b\rc", crlf),
+            ("a: b\r\r", crlf),
+            ("\n", crlf),
+            ("\rx", crlf),
+            ("a: b\0", control),
+            ("a: \u{1b}", control),
+            ("a\u{7f}", control),
+            ("a\r\n", ("a header line has no colon", "5")),
+            (" a: b\r\n", ("a header line is folded", "5.2")),
+            ("\ta: b\n", ("a header line is folded", "5.2")),
+            ("a : b\r\n", ("a field name is not a token", "5.1")),
+            (": b\r\n", ("a field name is not a token", "5.1")),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\n{line}");
+            let rule = format!("RFC {} section {section}", if section == "5.5" { 9110 } else { 9112 });
+            for known in 0..head.len() {
+                let got = outcome(&Limits::default(), head.as_bytes(), known);
+                assert_eq!(got, Err(bad(reason, &rule)), "{line:?} behind {known}");
+            }
+        }
+        for line in ["GET\r\n", "GET / HTTP/1.1\n", "GET / HTTP/1.1\rx"] {
+            let Err(error) = outcome(&Limits::default(), line.as_bytes(), 0) else { panic!("{line:?}") };
+            assert_eq!(error.code(), Some(400));
+        }
+        assert_eq!(outcome(&Limits::default(), b"GET / HTTP/1.1\n", 0), Err(crlf_expected()));
     }
 }
