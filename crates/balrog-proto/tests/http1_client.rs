@@ -250,3 +250,11 @@ fn protocols_are_switched_only_if_asked() {
     assert_eq!(seen.error.and_then(|error| error.code()), None);
     assert!(matches!(seen.error, Some(Error::Violation(_))));
 }
+
+#[test]
+fn a_field_is_known_by_all_of_its_name() {
+    // Of the lengths of Connection, Content-Length and Transfer-Encoding.
+    let others = ["noitcennoc: close", "htgnel-tnetnoc: x", "gnidocne-refsnart: x"].join("\r\n");
+    let seen = whole(&format!("HTTP/1.1 200 OK\r\n{others}\r\nContent-Length: 2\r\n\r\nok"));
+    assert_eq!((seen.body, seen.reusable, seen.error), (b"ok".to_vec(), Some(true), None));
+}

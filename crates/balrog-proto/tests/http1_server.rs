@@ -351,3 +351,21 @@ fn versions_that_are_not_spoken() {
         assert_eq!(status(&format!("GET / {version}\r\nHost: a\r\n\r\n")), code, "{version}");
     }
 }
+
+#[test]
+fn the_payload_behind_an_extension_is_that_of_its_chunk_alone() {
+    let mut link = Link::new(Server::new(Limits::default()).with_extensions());
+    let body = "3;a=b\r\nabc\r\n2\r\nde\r\n1\r\nf\r\n2;c\r\ngh\r\n0\r\n\r\n";
+    link.receive(
+        format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}").as_bytes(),
+    );
+    let mut seen = Vec::new();
+    while let Ok(Step::Event(event)) = link.poll_event(Instant::now()) {
+        match event {
+            ServerEvent::Extension(text) => seen.push(format!(";{}", text.escape_ascii())),
+            ServerEvent::Body(data) => seen.push(data.escape_ascii().to_string()),
+            _ => {}
+        }
+    }
+    assert_eq!(seen, [";a=b", "abc", "de", "f", ";c", "gh"]);
+}

@@ -166,7 +166,6 @@ impl Body {
         limits: &Limits,
     ) -> Result<(usize, Piece), Error> {
         if matches!(self.state, State::DataCr)
-            && !wanted.extensions
             && let Some(data) = whole_chunk(input)
         {
             return Ok((data.end, Piece::Data(data)));
@@ -196,7 +195,7 @@ impl Body {
                     used += n;
                     self.state = after_data(left - n as u64);
                     // A chunk whose extensions are wanted is an event of its own.
-                    if self.state == State::DataCr && n as u64 <= JOIN && !wanted.extensions {
+                    if n as u64 <= JOIN && !wanted.extensions {
                         join(input, &mut used, &mut data);
                     }
                     return Ok((used, Piece::Data(data)));
@@ -218,8 +217,7 @@ impl Body {
                     let none = parser.fields().is_empty();
                     return Ok((end, if none { Piece::Done } else { Piece::Trailers }));
                 }
-                State::Trailers => break,
-                State::Done => return Ok((used, Piece::Done)),
+                State::Trailers | State::Done => break,
                 _ => {
                     let (n, extension) = self.framing(&input[used..], wanted.extensions, limits)?;
                     if n == 0 {

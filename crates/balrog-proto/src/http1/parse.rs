@@ -457,6 +457,20 @@ mod tests {
     }
 
     #[test]
+    fn room_for_usual_heads_is_kept_and_more_given_back() {
+        for (fields, kept) in [(3, FIELDS), (FIELDS, FIELDS), (FIELDS + 1, 0)] {
+            let head = format!("GET / HTTP/1.1\r\n{}\r\n", "X: 1\r\n".repeat(fields));
+            let mut parser = Parser::default();
+            assert_eq!(grown(&mut parser, head.as_bytes()), Ok(Some(head.len())));
+            assert_eq!(parser.fields().len(), fields);
+            parser.reset();
+            assert_eq!(parser.heap(), kept * size_of::<Field>());
+            parser.shrink();
+            assert_eq!(parser.heap(), 0);
+        }
+    }
+
+    #[test]
     fn of_two_limits_the_first_to_be_broken_is_named() {
         let start = "GET / HTTP/1.1\r\n";
         let field = |length: usize| format!("{start}Host: {}\r\n", "a".repeat(length - 6));
