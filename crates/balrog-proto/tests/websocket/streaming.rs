@@ -153,3 +153,24 @@ fn compressed_parts_end_anywhere() {
         }
     }
 }
+
+/// What came before the limit was broken is looked at, however much came at once.
+#[test]
+fn text_that_is_none_is_told_before_a_limit_behind_it() {
+    let settings = Deflate { min_size: 0, ..Deflate::default() };
+    let mut client =
+        Link::new(Peer::client(Limits::default(), crate::support::entropy(3)).deflate(&settings));
+    client.send_binary(&[&[0xff][..], &[b'a'; 2_000]].concat()).unwrap();
+    let binary = sent(&mut client);
+    let mut text = binary.clone();
+    text[0] ^= 0x03;
+    let mut limits = Limits::default();
+    limits.message = 1_000;
+    for (bytes, error) in [(text, "1007"), (binary, "1009 message")] {
+        for size in [1, usize::MAX] {
+            let link = Link::new(Peer::server(limits.clone()).deflate(&settings).streaming());
+            let found = read(link, &bytes.chunks(size).collect::<Vec<_>>());
+            assert_eq!(found.map_err(failure), Err(error.to_owned()), "by {size}");
+        }
+    }
+}
