@@ -17,6 +17,9 @@ pub(crate) struct Alive {
     heard: Option<Instant>,
     /// When a ping was sent behind which nothing has come.
     pinged: Option<Instant>,
+    /// How far the outbox was sent when we looked, and what of it goes before our last ping.
+    sent: u64,
+    before: u64,
     /// The last of our pings that has no pong.
     probe: Option<(u32, Instant)>,
     number: u32,
@@ -105,6 +108,8 @@ impl Alive {
     /// Pings.
     pub(crate) fn probe(&mut self, now: Instant, outgoing: &mut Outgoing, outbox: &mut Outbox) {
         self.number = self.number.wrapping_add(1);
+        self.sent = outbox.position();
+        self.before = self.sent + outbox.len() as u64;
         outgoing.control(PING, &self.number.to_be_bytes(), outbox);
         self.probe = Some((self.number, now));
         self.pinged = Some(now);
@@ -118,6 +123,17 @@ impl Alive {
     /// When the peer is lost.
     pub(crate) fn lost_at(&self, limits: &Limits) -> Option<Instant> {
         Some(self.pinged? + limits.pong_time)
+    }
+
+    /// Whether the peer is lost, now that it would be. While what goes before our ping is on its way,
+    /// however slowly, the peer cannot answer yet.
+    pub(crate) fn is_lost(&mut self, now: Instant, outbox: &Outbox) -> bool {
+        let sent = outbox.position();
+        let moves = self.sent < self.before && sent > self.sent;
+        if moves {
+            (self.sent, self.pinged) = (sent, Some(now));
+        }
+        !moves
     }
 
     /// When the pong that waits is looked at again.

@@ -21,7 +21,8 @@ pub struct Limits {
     /// How often a silent peer is pinged; also how long the memory of compression is kept for a
     /// silent peer (25 s).
     pub ping_interval: Option<Duration>,
-    /// How long a ping may stay unanswered (10 s).
+    /// How long a ping may stay unanswered (10 s), from when what is to be sent before it stops
+    /// moving, or has gone.
     pub pong_time: Duration,
     /// How long the peer has to answer a close (5 s).
     pub close_time: Duration,

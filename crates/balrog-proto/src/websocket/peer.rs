@@ -449,7 +449,9 @@ impl Machine for Peer {
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let timer = match self.outgoing.state {
-            State::Open if due(self.alive.lost_at(&self.limits)) => Timer::Pong,
+            State::Open if due(self.alive.lost_at(&self.limits)) && self.alive.is_lost(now, outbox) => {
+                Timer::Pong
+            }
             State::Open => {
                 self.alive.answer(now, &self.limits, &mut self.outgoing, outbox);
                 if due(self.alive.ping_at(&self.limits)) {

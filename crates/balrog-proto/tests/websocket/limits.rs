@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use balrog_proto::websocket::{Kind, Limits, PeerEvent};
-use balrog_proto::{Error, Link, Step};
+use balrog_proto::{Error, Link, Step, Timer};
 
 use crate::support::{MASK, events, failure, frame, plain, receive, sent, server};
 
@@ -162,4 +162,33 @@ fn what_was_failed_takes_nothing_more() {
     link.receive(&frame(0x81, b"more"));
     assert_eq!(link.unread(), 1);
     assert_eq!(link.poll_event(Instant::now()), Err(failed));
+}
+
+#[test]
+fn a_ping_behind_much_that_moves_is_no_loss() {
+    let limits = Limits::default();
+    let (interval, patience) = (limits.ping_interval.unwrap(), limits.pong_time);
+    let start = Instant::now();
+    let mut link = server(limits);
+    assert!(matches!(link.poll_event(start), Ok(Step::NeedInput)));
+    link.send_binary(&[0; 100_000]).unwrap();
+    let mut now = start + interval;
+    link.handle_timeout(now).unwrap();
+    // Slowly, but it moves; then everything has gone, and the peer has the whole time to answer.
+    for sent in [1, 50_000, link.unsent() - 50_001] {
+        assert_eq!(link.poll_timeout(), Some(now + patience));
+        link.transmitted(sent);
+        now += patience;
+        assert_eq!(link.handle_timeout(now), Ok(()));
+    }
+    now += patience;
+    assert_eq!(link.handle_timeout(now), Err(Error::Timeout(Timer::Pong)));
+
+    // What does not move at all is not waited for.
+    let mut link = server(Limits::default());
+    assert!(matches!(link.poll_event(start), Ok(Step::NeedInput)));
+    link.send_binary(&[0; 100_000]).unwrap();
+    link.transmitted(1_000);
+    link.handle_timeout(start + interval).unwrap();
+    assert_eq!(link.handle_timeout(start + interval + patience), Err(Error::Timeout(Timer::Pong)));
 }
