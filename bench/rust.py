@@ -2,8 +2,9 @@
 """`make bench-rust`: the Rust API beside its rivals, in its own modes and theirs, one thread each.
 
 A task's begin and end, a switch, a wake: beside tokio and may. An HTTP hello with 64 keep-alive connections, and the
-memory of 18,000 idle ones: beside hyper and may_minihttp. Small queries on a private PostgreSQL, one session and 16 at
-once: beside tokio-postgres, which prepares its statement once.
+memory of 18,000 idle ones: beside hyper and may_minihttp. Queries on a private PostgreSQL, small ones (in one
+session, in 16 at once, in a pipeline) and of 1,000 rows: beside tokio-postgres, which prepares its statement once;
+with the processor's time that the client takes for each answer.
 The server has core 0, the generator core 1 (for queries the client has core 0, PostgreSQL both); rounds are interleaved
 and medians printed.
 """
@@ -11,6 +12,7 @@ and medians printed.
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 
@@ -24,6 +26,12 @@ MODES = ("native", "tokio", "async-io", "blocking")
 # As many as the rivals held where they were compared first.
 IDLE = 18_000
 SCHEDULERS = ("balrog", "tokio", "may")
+QUERIES = {
+    "sequential": "a row by its key, one session",
+    "sessions": "a row by its key, 16 sessions at once",
+    "pipelined": "a row by its key, 100 in a pipeline, a Sync each",
+    "rows": "rows of 6 columns, 1,000 a query",
+}
 
 
 def program(name: str) -> str:
@@ -84,24 +92,30 @@ def scheduler_figure(name: str, work: str, count: int) -> float:
 
 
 def queries(rounds: int) -> str:
-    """The table of the PostgreSQL clients."""
-    rates: dict[str, list[list[float]]] = {name: [[], []] for name in (*MODES, "tokio-postgres")}
+    """The tables of the PostgreSQL clients, one for each kind of work."""
+    names = [*MODES, "tokio-postgres"]
+    figures: dict[tuple[str, str], list[tuple[float, float]]] = {}
     with Postgres() as server:
         for number in range(rounds):
-            for name, figures in rates.items():
-                print(f"round {number + 1} of {rounds}: queries by {name}", file=sys.stderr)
-                command = ["taskset", "-c", str(support.SERVER_CORE), program("postgres"), name, server.host]
-                printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-                for rate, figure in zip(figures, printed, strict=True):
-                    rate.append(float(figure))
-    rows = []
-    for name, figures in rates.items():
-        cells = []
-        for at, figure in enumerate(figures):
-            rate = support.median(figure)
-            cells += [f"{rate:,.0f}", f"{rate / support.median(rates['tokio-postgres'][at]):.2f}"]
-        rows.append([f"balrog, {name}" if name in MODES else name, *cells])
-    return support.table(["client", "1 session/s", "/tokio-postgres", "16 sessions/s", "/tokio-postgres"], rows)
+            for work, name in itertools.product(QUERIES, names):
+                print(f"round {number + 1} of {rounds}: {work} by {name}", file=sys.stderr)
+                command = ["taskset", "-c", str(support.SERVER_CORE), program("postgres"), name, server.host, work]
+                printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                rate, spent = map(float, printed.split())
+                figures.setdefault((work, name), []).append((rate, spent))
+    tables = []
+    for work, title in QUERIES.items():
+        medians = {name: [support.median(list(it)) for it in zip(*figures[work, name], strict=True)] for name in names}
+        rival_rate, rival_spent = medians["tokio-postgres"]
+        rows = []
+        for name, (rate, spent) in medians.items():
+            shown = f"balrog, {name}" if name in MODES else name
+            rows.append(
+                [shown, f"{rate:,.0f}", f"{rate / rival_rate:.2f}", f"{spent:.2f}", f"{spent / rival_spent:.2f}"]
+            )
+        header = ["client", "per second", "/tokio-postgres", "CPU us each", "/tokio-postgres"]
+        tables.append(f"{title}\n\n{support.table(header, rows)}")
+    return "\n\n".join(tables)
 
 
 def main() -> None:
@@ -129,7 +143,7 @@ def main() -> None:
     http = hello(arguments.rounds, arguments.seconds, arguments.idle)
     connections = f"{CONNECTIONS} keep-alive connections, or {arguments.idle:,} idle ones"
     print(f"HTTP hello, one thread, {connections}, {arguments.rounds} rounds\n\n{http}")
-    print(f"\na row by its key, {arguments.rounds} rounds\n\n{queries(arguments.rounds)}")
+    print(f"\nPostgreSQL, {arguments.rounds} rounds\n\n{queries(arguments.rounds)}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,8 @@
 //! One value that crosses from a task to whoever waits for its end.
 
 use std::cell::UnsafeCell;
-use std::task::{Context, Poll, Waker};
-
-#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU8, Ordering};
-
-#[cfg(loom)]
-use loom::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Waker};
 
 /// A place for one value, with one who gives it and one who takes it, on whatever threads.
 ///
@@ -111,7 +106,7 @@ impl<T> Oneshot<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,20 +1,10 @@
 //! Wakes from other threads: a list that anybody pushes to and the executor takes as a whole.
 
 use std::ptr;
-
-#[cfg(not(loom))]
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicPtr, Ordering},
 };
-
-#[cfg(loom)]
-use loom::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicPtr, Ordering},
-};
-#[cfg(loom)]
-use std::sync::PoisonError;
 
 /// How an executor learns that its list is not empty any more.
 pub(super) type Notify = Arc<dyn Fn() + Send + Sync>;
@@ -111,7 +101,7 @@ impl Entry {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
