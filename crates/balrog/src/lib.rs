@@ -41,8 +41,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Features: `tokio` and `async-io` add [`Runtime`]s on these, `json` and `brotli` codings of the HTTP
-//! client; none changes what others do.
+//! Features: `tokio` and `async-io` add [`Runtime`]s on these, `json`, `brotli` and `cookies` what they say
+//! to the HTTP client; none changes what others do.
 #![forbid(unsafe_code)]
 
 mod drive;

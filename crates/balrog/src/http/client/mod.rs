@@ -1,4 +1,4 @@
-//! Requests by their URLs: redirects, compressed bodies, proxies of the environment, time-outs,
+//! Requests by their URLs: redirects, cookies, compressed bodies, proxies of the environment, time-outs,
 //! TLS.
 //!
 //! ```no_run
@@ -12,6 +12,8 @@
 //!
 //! Connections are kept by their thread, and shared by all clients on it that trust the same.
 
+#[cfg(feature = "cookies")]
+mod cookies;
 mod decode;
 mod error;
 mod proxy;
@@ -25,6 +27,8 @@ use std::time::Duration;
 use ::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+#[cfg(feature = "cookies")]
+pub use cookies::CookieJar;
 pub use decode::DecodeError;
 pub use error::Error;
 pub use response::Response;
@@ -41,6 +45,8 @@ struct Config {
     tls: Option<TlsConfig>,
     headers: HeaderMap,
     redirects: usize,
+    #[cfg(feature = "cookies")]
+    cookies: Option<CookieJar>,
     decode: Option<decode::Limits>,
     proxies: bool,
     connect_timeout: Duration,
@@ -54,6 +60,8 @@ impl Default for Config {
             tls: None,
             headers: HeaderMap::new(),
             redirects: 10,
+            #[cfg(feature = "cookies")]
+            cookies: None,
             decode: Some(decode::Limits::default()),
             proxies: true,
             connect_timeout: Duration::from_secs(5),
@@ -93,6 +101,14 @@ impl Client {
     #[must_use]
     pub fn redirects(self, most: usize) -> Self {
         self.with(|config| config.redirects = most)
+    }
+
+    /// Keeps the cookies that servers set in `jar`, and sends them again; a request with a
+    /// `Cookie` field of its own sends that instead.
+    #[cfg(feature = "cookies")]
+    #[must_use]
+    pub fn cookies(self, jar: &CookieJar) -> Self {
+        self.with(|config| config.cookies = Some(jar.clone()))
     }
 
     /// Asks for no compression, and leaves compressed bodies as they come. So does a request with

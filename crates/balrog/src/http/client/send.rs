@@ -3,6 +3,8 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+#[cfg(feature = "cookies")]
+use ::http::header::SET_COOKIE;
 use ::http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, LOCATION,
     PROXY_AUTHORIZATION, TRANSFER_ENCODING, USER_AGENT,
@@ -54,8 +56,22 @@ fn follow(request: RequestBuilder, deadline: Option<Instant>) -> Result<Response
     headers.remove(TRANSFER_ENCODING);
     let mut redirects = 0;
     loop {
+        #[cfg(feature = "cookies")]
+        let from_jar = match config.cookies.as_ref().and_then(|jar| jar.of(&at)) {
+            Some(line) if !headers.contains_key(COOKIE) => headers.insert(COOKIE, line).is_none(),
+            _ => false,
+        };
         let response = once(&config, &method, &at, &headers, &body)?;
         let mut response = Response::new(method.as_str(), at.to_string(), response, decode, deadline);
+        #[cfg(feature = "cookies")]
+        {
+            if let Some(jar) = &config.cookies {
+                jar.store(&at, response.headers().get_all(SET_COOKIE).iter());
+            }
+            if from_jar {
+                headers.remove(COOKIE);
+            }
+        }
         let location = match response.status().as_u16() {
             301 | 302 | 303 | 307 | 308 if config.redirects > 0 => response.headers().get(LOCATION),
             _ => None,
