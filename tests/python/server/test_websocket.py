@@ -107,7 +107,7 @@ def test_a_handler_that_returns_closes_and_one_that_fails_says_so(server):
         with pytest.raises(ConnectionClosed) as closed:
             ws.recv(timeout=5)
         assert closed.value.rcvd.code == 1011
-    assert "RuntimeError: on purpose" in server.errors
+    server.wait_for_error("RuntimeError: on purpose")
 
 
 @pytest.mark.parametrize("how", ["ws_to", "ws_to_from_thread"])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,13 @@ class Served:
     @property
     def errors(self) -> str:
         return "".join(self._errors)
+
+    def wait_for_error(self, text: str, timeout: float = 5) -> None:
+        """Returns when ``text`` is in what the server wrote: its answer may be here before it."""
+        until = time.monotonic() + timeout
+        while text not in self.errors:
+            assert time.monotonic() < until, f"{text!r} is not in {self.errors!r}"
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager

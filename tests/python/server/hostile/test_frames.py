@@ -73,10 +73,7 @@ def test_a_handler_that_fails_closes_with_1011(client, ws):
         with pytest.raises(ConnectionClosed) as closed:
             peer.recv(5)
         assert closed.value.rcvd.code == 1011
-    until = time.monotonic() + 5
-    while "the handler fails on purpose" not in client.errors and time.monotonic() < until:
-        time.sleep(0.01)
-    assert "the handler fails on purpose" in client.errors
+    client.served.wait_for_error("the handler fails on purpose")
 
 
 def test_recv_with_a_timeout(ws):

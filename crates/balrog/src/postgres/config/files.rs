@@ -79,7 +79,7 @@ pub(super) fn service(
             .map(|line| {
                 pair(line)
                     .filter(|(name, _)| name != "service")
-                    .ok_or_else(|| Error::Config(format!("{}: {line:?} is no name=value", path.display())))
+                    .ok_or_else(|| Error::Config(format!("{}: a line is no name=value", path.display())))
             })
             .collect();
     }

@@ -19,7 +19,7 @@ fn url(rest: &str, parameters: &mut Parameters) -> Result<(), Error> {
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
     for (name, value) in [("user", user), ("password", password), ("dbname", database)] {
         if !value.is_empty() {
-            parameters.set(name, decoded(value)?)?;
+            parameters.set(name, decoded(name, value)?)?;
         }
     }
     if !hosts.is_empty() {
@@ -29,7 +29,7 @@ fn url(rest: &str, parameters: &mut Parameters) -> Result<(), Error> {
             // The colons of an IPv6 address are in brackets.
             let bracket = host.rfind(']').map_or(0, |at| at + 1);
             let (name, port) = host[bracket..].find(':').map_or((host, ""), |at| host.split_at(bracket + at));
-            names.push(decoded(name)?);
+            names.push(decoded("host", name)?);
             ports.push(port.trim_start_matches(':'));
         }
         parameters.set("host", names.join(","))?;
@@ -39,7 +39,7 @@ fn url(rest: &str, parameters: &mut Parameters) -> Result<(), Error> {
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        parameters.set(name, decoded(value)?)?;
+        parameters.set(name, decoded(name, value)?)?;
     }
     Ok(())
 }
@@ -47,10 +47,15 @@ fn url(rest: &str, parameters: &mut Parameters) -> Result<(), Error> {
 /// `name = value name = 'a value'`, `\` before what is meant literally.
 fn pairs(text: &str, parameters: &mut Parameters) -> Result<(), Error> {
     let mut rest = text.trim_start();
+    let mut before = "the beginning";
     while !rest.is_empty() {
+        // What stands there may be the rest of a password: it is not shown.
         let Some((name, after)) = rest.split_once('=') else {
-            return Err(Error::Config(format!("{rest:?} is no name=value")));
+            return Err(Error::Config(format!(
+                "behind {before} comes something that is no name=value (a value with spaces is put in '')"
+            )));
         };
+        let name = name.trim_end();
         let after = after.trim_start();
         let quoted = after.starts_with('\'');
         let mut value = String::new();
@@ -71,15 +76,18 @@ fn pairs(text: &str, parameters: &mut Parameters) -> Result<(), Error> {
             }
         }
         let end = end.ok_or_else(|| Error::Config("a quotation mark is missing".to_owned()))?;
-        parameters.set(name.trim_end(), value)?;
+        parameters.set(name, value)?;
+        before = name;
         rest = after[end..].trim_start();
     }
     Ok(())
 }
 
-/// Without percent-encoding.
-fn decoded(text: &str) -> Result<String, Error> {
-    percent::decode(text).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
-        Error::Config(format!("{text:?} has a percent sign that does not stand for a part of UTF-8"))
+/// A value without percent-encoding. An error does not show it: it may be the password.
+fn decoded(name: &str, value: &str) -> Result<String, Error> {
+    percent::decode(value).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+        Error::Config(format!(
+            "{name} has a percent sign that does not stand for a part of UTF-8 (%25 is one)"
+        ))
     })
 }
