@@ -1,8 +1,24 @@
-"""Servers for the libraries that open their own sockets."""
+"""Kinds of loops, and servers for the libraries that open their own sockets."""
 
+import asyncio
+
+import balrog
 import pytest
+import uvloop
 from processes import Service, free_port
 from support.debian import program
+
+
+@pytest.fixture(params=["asyncio", "uvloop", "balrog"])
+def run(request):
+    """``asyncio.run`` on each kind of loop."""
+    factory = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop, "balrog": balrog.new_event_loop}
+
+    def run(main):
+        with asyncio.Runner(loop_factory=factory[request.param]) as runner:
+            return runner.run(main)
+
+    return run
 
 
 @pytest.fixture(scope="session")
