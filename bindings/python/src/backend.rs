@@ -14,7 +14,7 @@ use crate::hub::Hub;
 use crate::interrupt::to_py_err;
 use crate::remote::Waker;
 use crate::scope::{deadline, far_off};
-use crate::wait::{FdWait, Sleep, Wait, WaitError, block_on_event, pass, wait};
+use crate::wait::{FdWait, Sleep, Wait, block_on_event, pass, wait};
 
 /// Waits of Rust code under Python: a task parks in its hub, a plain thread blocks with the
 /// interpreter let go.
@@ -119,13 +119,6 @@ impl Wait for Offload {
     }
 }
 
-fn raise(py: Python<'_>, error: WaitError) -> PyErr {
-    match error {
-        WaitError::Interrupted(interrupt) => to_py_err(py, interrupt),
-        WaitError::Io(error) => error.into(),
-    }
-}
-
 /// Waits for ``seconds`` and lets other tasks run. ``sleep(0)`` lets them run once.
 #[pyfunction]
 fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
@@ -133,7 +126,7 @@ fn sleep(py: Python<'_>, seconds: f64) -> PyResult<()> {
         return yield_now(py);
     }
     let until = deadline(Some(seconds))?.unwrap_or_else(far_off);
-    wait(py, &mut Sleep, Some(until)).map(drop).map_err(|error| raise(py, error))
+    wait(py, &mut Sleep, Some(until)).map(drop).map_err(|error| error.into_py_err(py))
 }
 
 /// Lets everybody who is runnable run once, in a task that has had its fair share.
@@ -145,10 +138,10 @@ pub(crate) fn yield_now(py: Python<'_>) -> PyResult<()> {
         }
         if let Some((here, runner)) = hub.aside(py)? {
             counted(py)?;
-            return hub.step_aside(py, here, &runner);
+            return hub.step_aside(py, here, &runner).map_err(|error| error.into_py_err(py));
         }
     }
-    wait(py, &mut Yield { yielded: false }, None).map(drop).map_err(|error| raise(py, error))
+    wait(py, &mut Yield { yielded: false }, None).map(drop).map_err(|error| error.into_py_err(py))
 }
 
 /// One turn for everybody who is runnable.
@@ -196,8 +189,8 @@ fn wait_fd(py: Python<'_>, fd: i32, events: u32, timeout: Option<f64>) -> PyResu
     // SAFETY: not negative. The caller keeps the descriptor open during the wait, as for
     // `select`; a closed one gives `EBADF`, which is raised.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    let ready =
-        wait(py, &mut FdWait::new(fd, interest), deadline(timeout)?).map_err(|error| raise(py, error))?;
+    let ready = wait(py, &mut FdWait::new(fd, interest), deadline(timeout)?)
+        .map_err(|error| error.into_py_err(py))?;
     if !ready {
         return Ok(0);
     }

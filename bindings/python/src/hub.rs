@@ -20,12 +20,11 @@ use crate::foreign::Depth;
 use crate::guest::Guest;
 use crate::inspect;
 use crate::inspect::Pulse;
+use crate::interrupt::WaitError;
 use crate::loops;
 use crate::remote::{Activity, Remote, Request};
 use crate::signals::{self, Interrupts};
 use crate::task::Task;
-
-pub(crate) use park::ParkError;
 
 /// How many stacks run between two polls.
 const TURN: u32 = 64;
@@ -282,10 +281,12 @@ impl Hub {
     }
 
     /// Runs the loop on the calling stack until `done` is set.
-    fn run(&'static self, py: Python<'_>, done: &Cell<Option<Wake>>) -> PyResult<Wake> {
+    #[inline(never)]
+    fn run(&'static self, py: Python<'_>, done: &Cell<Option<Wake>>) -> Result<Wake, WaitError> {
         self.remote.set_activity(Activity::Elsewhere, Activity::Runs);
         let outermost = self.runner.borrow().is_none();
-        let interrupts = if outermost { Interrupts::take_over(py, self)? } else { None };
+        let interrupts =
+            if outermost { Interrupts::take_over(py, self).map_err(WaitError::raised)? } else { None };
         let mut result = self.as_runner(py, || self.turns(py, done));
         if outermost {
             self.remote.set_activity(Activity::Runs, Activity::Elsewhere);
@@ -294,7 +295,7 @@ impl Hub {
             let given = interrupts.give_back(py);
             result = result.and_then(|wake| given.map(|()| wake));
         }
-        result
+        result.map_err(WaitError::raised)
     }
 
     /// Has the calling stack run others while `f` lasts.
@@ -484,14 +485,25 @@ fn stack_main(py: Python<'_>) -> PyResult<()> {
             hub.turn.set(turn);
             job = if turn > 0 { hub.scheduler.borrow_mut().next_job() } else { None };
         }
-        let here = Current::current(py)?;
-        let Some(runner) = hub.runner.borrow().as_ref().map(|runner| Current::clone(py, runner)) else {
+        if !rest(py, hub)? {
             return Ok(());
-        };
-        if hub.idle.borrow().len() >= IDLE_STACKS {
-            return Current::set_hub(py, &here, &runner);
         }
-        hub.idle.borrow_mut().push(here);
-        Current::switch(py, &runner)?;
     }
+}
+
+/// Waits on an empty stack for the next job; `false` if there are enough that do.
+///
+/// A function of its own, for a task's stack keeps the frame of [`stack_main`].
+#[inline(never)]
+fn rest(py: Python<'_>, hub: &'static Hub) -> PyResult<bool> {
+    let here = Current::current(py)?;
+    let Some(runner) = hub.runner.borrow().as_ref().map(|runner| Current::clone(py, runner)) else {
+        return Ok(false);
+    };
+    if hub.idle.borrow().len() >= IDLE_STACKS {
+        return Current::set_hub(py, &here, &runner).map(|()| false);
+    }
+    hub.idle.borrow_mut().push(here);
+    Current::switch(py, &runner)?;
+    Ok(true)
 }

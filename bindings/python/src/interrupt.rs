@@ -1,6 +1,7 @@
 //! How a wait that was interrupted becomes a Python exception.
 
 use std::cell::RefCell;
+use std::io;
 
 use balrog_sched::Interrupt;
 use pyo3::create_exception;
@@ -13,6 +14,47 @@ create_exception!(
     PyBaseException,
     "The task was cancelled while it waited.\n\nRaised at waits only. Not an `Exception`, so that `except Exception` lets it through."
 );
+
+/// Why a wait failed.
+pub(crate) enum WaitError {
+    /// An enclosing deadline, a cancellation, or an exception that [`carry`] keeps.
+    Interrupted(Interrupt),
+    /// The wait could not begin.
+    Io(io::Error),
+}
+
+impl From<Interrupt> for WaitError {
+    fn from(interrupt: Interrupt) -> Self {
+        Self::Interrupted(interrupt)
+    }
+}
+
+impl From<WaitError> for Interrupt {
+    /// For callers that know interrupts only; the I/O error is carried as its exception.
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::Interrupted(interrupt) => interrupt,
+            WaitError::Io(error) => carry(error.into()),
+        }
+    }
+}
+
+impl WaitError {
+    /// That of an exception.
+    #[inline(never)]
+    pub(crate) fn raised(error: PyErr) -> Self {
+        Self::Interrupted(carry(error))
+    }
+
+    /// The exception to raise for it.
+    #[inline(never)]
+    pub(crate) fn into_py_err(self, py: Python<'_>) -> PyErr {
+        match self {
+            Self::Interrupted(interrupt) => to_py_err(py, interrupt),
+            Self::Io(error) => error.into(),
+        }
+    }
+}
 
 thread_local! {
     /// The Python exception behind the last interrupt: a signal handler's, or one that was

@@ -55,6 +55,7 @@ pub(crate) fn set(py: Python<'_>, running: Option<&Bound<'_, PyAny>>) -> PyResul
 }
 
 /// Hides the running loop from the stacks that have their turn now; [`restore`] gives it back.
+#[inline(never)]
 pub(crate) fn hide(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     let hidden = running(py)?;
     if hidden.is_some() {
@@ -64,6 +65,7 @@ pub(crate) fn hide(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
 }
 
 /// Undoes [`hide`].
+#[inline(never)]
 pub(crate) fn restore(py: Python<'_>, hidden: Option<Bound<'_, PyAny>>) -> PyResult<()> {
     match hidden {
         Some(hidden) => set(py, Some(&hidden)),

@@ -13,8 +13,8 @@ use pyo3::prelude::*;
 use pyo3::{ffi, intern};
 
 use crate::hub::Hub;
-use crate::interrupt::to_py_err;
-use crate::wait::{FdWait, WaitError, wait};
+use crate::interrupt::{WaitError, to_py_err};
+use crate::wait::{FdWait, wait};
 
 type Hook = Option<unsafe extern "C" fn() -> c_int>;
 

@@ -22,7 +22,7 @@ fn job(
     let (function, args, kwargs) = (function.unbind(), args.unbind(), kwargs.map(Bound::unbind));
     Ok(move |py: Python<'_>, hub: &'static Hub| {
         run_as(py, hub, task.bind(py), Context::Own(context), |py| {
-            function.call(py, args.bind(py).clone(), kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
+            function.call(py, args.bind(py), kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
         });
     })
 }

@@ -17,10 +17,10 @@ use crate::engine::{Current, Engine};
 use crate::guest::Guest;
 use crate::hub::Hub;
 use crate::inspect;
-use crate::interrupt::{Cancelled, to_py_err};
+use crate::interrupt::Cancelled;
 use crate::remote::{Remote, Waker, wake};
 use crate::scope::deadline;
-use crate::wait::{Wait, WaitError, block_on_event, wait};
+use crate::wait::{Wait, block_on_event, wait};
 
 /// A function that runs on a stack of its own, on the thread that spawned it.
 ///
@@ -35,26 +35,40 @@ pub(crate) struct Task {
 
 #[derive(Default)]
 struct State {
-    name: Option<String>,
     scopes: Scopes,
     parked: Option<Token>,
     /// How often it has been parked.
     waits: u64,
-    thrown: Option<PyErr>,
     outcome: Option<Outcome>,
     /// Whether somebody has seen the outcome; an error that nobody sees is reported.
     seen: bool,
     joiners: Vec<Waker>,
-    /// Called with the task once it has ended.
-    callbacks: Vec<Py<PyAny>>,
-    at_end: Vec<Py<PyAny>>,
-    locals: Option<Py<PyDict>>,
     /// What awaits for the task in its asyncio loop.
     host: Option<Py<PyAny>>,
     /// The loop that awaits for the task, unless that has ended.
     guest: Option<Py<Guest>>,
     /// The context that the task is in.
     context: Option<Context>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few tasks have.
+#[derive(Default)]
+struct Rare {
+    name: Option<String>,
+    /// Raised at the next wait.
+    thrown: Option<PyErr>,
+    /// Called with the task once it has ended.
+    callbacks: Vec<Py<PyAny>>,
+    /// Called in the task when its function has returned.
+    at_end: Vec<Py<PyAny>>,
+    locals: Option<Py<PyDict>>,
+}
+
+impl State {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
 }
 
 /// How a task is in its context.
@@ -97,7 +111,7 @@ impl Drop for Task {
         let id = self.id;
         let state = self.state.get_mut();
         let Some(Err(error)) = state.outcome.take().filter(|_| !state.seen) else { return };
-        let name = state.name.take().unwrap_or_else(|| format!("Task-{id}"));
+        let name = state.rare.take().and_then(|rare| rare.name).unwrap_or_else(|| format!("Task-{id}"));
         Python::attach(|py| {
             // The last reference may go while an exception unwinds its frame: it goes on afterwards.
             let pending = PyErr::take(py);
@@ -149,16 +163,17 @@ impl Task {
     pub(crate) fn take_thrown(&self, py: Python<'_>) -> Option<PyErr> {
         let mut state = self.state.borrow_mut(py);
         state.scopes.set_thrown(false);
-        state.thrown.take()
+        state.rare.as_mut()?.thrown.take()
     }
 
     /// Raises `error` at the wait where the task is, or at its next one.
     pub(crate) fn throw(&self, py: Python<'_>, error: PyErr) {
-        {
+        let before = {
             let mut state = self.state.borrow_mut(py);
-            state.thrown = Some(error);
             state.scopes.set_thrown(true);
-        }
+            state.rare().thrown.replace(error)
+        };
+        drop(before);
         self.interrupt(py);
     }
 
@@ -176,14 +191,17 @@ impl Task {
 
     fn finish(slf: &Bound<'_, Self>, outcome: PyResult<Py<PyAny>>) {
         let py = slf.py();
-        let (joiners, callbacks) = {
+        // What goes may run code that looks at the task, so it goes outside of the borrow.
+        let (joiners, rare, others) = {
             let mut state = slf.get().state.borrow_mut(py);
             state.outcome = Some(outcome.map_err(|error| error.into_value(py)));
-            state.locals = None;
-            state.host = None;
-            state.guest = None;
-            (std::mem::take(&mut state.joiners), std::mem::take(&mut state.callbacks))
+            let rare =
+                state.rare.as_mut().map(|rare| (rare.locals.take(), std::mem::take(&mut rare.callbacks)));
+            (std::mem::take(&mut state.joiners), rare, (state.host.take(), state.guest.take()))
         };
+        drop(others);
+        let (locals, callbacks) = rare.unwrap_or_default();
+        drop(locals);
         for joiner in joiners {
             joiner.wake(py);
         }
@@ -220,7 +238,7 @@ impl Task {
 
     /// Has `callback` called when the task ends.
     pub(crate) fn at_end(&self, py: Python<'_>, callback: Py<PyAny>) {
-        self.state.borrow_mut(py).at_end.push(callback);
+        self.state.borrow_mut(py).rare().at_end.push(callback);
     }
 
     /// Waits for the end; `false` if `timeout` seconds pass before.
@@ -233,10 +251,7 @@ impl Task {
         if slf.get().is_done(py) {
             return Ok(true);
         }
-        wait(py, &mut EndWait(slf.get()), deadline).map_err(|error| match error {
-            WaitError::Interrupted(interrupt) => to_py_err(py, interrupt),
-            WaitError::Io(error) => error.into(),
-        })
+        wait(py, &mut EndWait(slf.get()), deadline).map_err(|error| error.into_py_err(py))
     }
 
     /// The function's result, or its exception, which counts as seen from now on.
@@ -296,12 +311,13 @@ impl Task {
     /// The task's name; ``Task-N`` unless set.
     #[getter]
     fn name(&self, py: Python<'_>) -> String {
-        self.state.borrow(py).name.clone().unwrap_or_else(|| format!("Task-{}", self.id))
+        let name = self.state.borrow(py).rare.as_ref().and_then(|rare| rare.name.clone());
+        name.unwrap_or_else(|| format!("Task-{}", self.id))
     }
 
     #[setter]
     fn set_name(&self, py: Python<'_>, name: String) {
-        self.state.borrow_mut(py).name = Some(name);
+        self.state.borrow_mut(py).rare().name = Some(name);
     }
 
     /// How many waits have let other tasks run so far, if there were any; the present one included.
@@ -378,7 +394,7 @@ impl Task {
         {
             let mut state = slf.get().state.borrow_mut(py);
             if state.outcome.is_none() {
-                state.callbacks.push(callback);
+                state.rare().callbacks.push(callback);
                 return Ok(());
             }
         }
@@ -431,7 +447,7 @@ impl Task {
     #[getter]
     fn _locals<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
         let mut state = self.state.borrow_mut(py);
-        state.locals.get_or_insert_with(|| PyDict::new(py).unbind()).bind(py).clone()
+        state.rare().locals.get_or_insert_with(|| PyDict::new(py).unbind()).bind(py).clone()
     }
 
     /// ``Task[int]``, for annotations: a task whose result is an ``int``.
@@ -485,13 +501,22 @@ pub(crate) fn run_as(
 ) {
     let key = hub.live.borrow_mut().insert(task.clone().unbind());
     hub.set_task(Some(task.clone().unbind()));
-    let outcome = match context.enter(py) {
-        Ok(()) => {
-            task.get().state.borrow_mut(py).context = Some(context);
-            body(py)
-        }
+    let outcome = match begin(py, task, context) {
+        Ok(()) => body(py),
         Err(error) => Err(error),
     };
+    end(py, hub, task, key, outcome);
+}
+
+#[inline(never)]
+fn begin(py: Python<'_>, task: &Bound<'_, Task>, context: Context) -> PyResult<()> {
+    context.enter(py)?;
+    task.get().state.borrow_mut(py).context = Some(context);
+    Ok(())
+}
+
+#[inline(never)]
+fn end(py: Python<'_>, hub: &'static Hub, task: &Bound<'_, Task>, key: usize, outcome: PyResult<Py<PyAny>>) {
     run_at_end(py, task.get());
     let context = task.get().state.borrow_mut(py).context.take();
     if let Some(Err(error)) = context.map(|context| context.leave(py)) {
@@ -505,7 +530,8 @@ pub(crate) fn run_as(
 /// Runs the callbacks of the task's end, last one first, shielded from its cancellation.
 fn run_at_end(py: Python<'_>, task: &Task) {
     loop {
-        let Some(callback) = task.state.borrow_mut(py).at_end.pop() else { return };
+        let next = task.state.borrow_mut(py).rare.as_mut().and_then(|rare| rare.at_end.pop());
+        let Some(callback) = next else { return };
         let shield = task.with_scopes(py, |scopes| scopes.enter_shield(Instant::now() + balrog_sched::GRACE));
         if let Err(error) = callback.call0(py) {
             error.write_unraisable(py, Some(callback.bind(py)));

@@ -11,8 +11,9 @@ use balrog_sched::{Interrupt, Limits, Scopes, Token, Wake};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::hub::{Hub, ParkError};
-use crate::interrupt::carry;
+use crate::foreign::Depth;
+use crate::hub::Hub;
+use crate::interrupt::{WaitError, carry};
 use crate::remote::{Event, Waker};
 use crate::task::Task;
 
@@ -35,30 +36,6 @@ pub(crate) trait Wait {
     /// The same on a thread without a hub: blocks once, until `until` at most; whether it
     /// has happened.
     fn block(&mut self, py: Python<'_>, until: Option<Instant>) -> io::Result<bool>;
-}
-
-/// Why a wait failed.
-pub(crate) enum WaitError {
-    /// An enclosing deadline, a cancellation, or an exception that [`carry`] keeps.
-    Interrupted(Interrupt),
-    /// The wait could not begin.
-    Io(io::Error),
-}
-
-impl From<Interrupt> for WaitError {
-    fn from(interrupt: Interrupt) -> Self {
-        Self::Interrupted(interrupt)
-    }
-}
-
-impl From<WaitError> for Interrupt {
-    /// For callers that know interrupts only; the I/O error is carried as its exception.
-    fn from(error: WaitError) -> Self {
-        match error {
-            WaitError::Interrupted(interrupt) => interrupt,
-            WaitError::Io(error) => carry(error.into()),
-        }
-    }
 }
 
 thread_local! {
@@ -118,7 +95,26 @@ pub(crate) fn pass(py: Python<'_>, hub: &Hub) -> Result<(), Interrupt> {
     Ok(())
 }
 
+/// Until when to wait at most for what has a deadline of its own; `None` if that has passed.
+#[inline(never)]
+fn until(
+    py: Python<'_>,
+    task: Option<&Task>,
+    deadline: Option<Instant>,
+) -> Result<Option<Option<Instant>>, Interrupt> {
+    if deadline.is_none() && is_unlimited(py, task) {
+        return Ok(Some(None));
+    }
+    let now = Instant::now();
+    let limits = check(py, task, now)?;
+    let passed = deadline.is_some_and(|at| at <= now);
+    Ok((!passed).then(|| [limits.nearest(), deadline].into_iter().flatten().min()))
+}
+
 /// Waits until it has happened (`true`) or `deadline` has passed (`false`).
+///
+/// Each parked stack keeps these frames, so what is not needed while it is parked, and what
+/// happens seldom, has functions of its own.
 pub(crate) fn wait(
     py: Python<'_>,
     what: &mut dyn Wait,
@@ -128,25 +124,13 @@ pub(crate) fn wait(
     let task = hub.and_then(|hub| hub.task(py));
     let task = task.as_ref().map(Bound::get);
     loop {
-        let until = if deadline.is_none() && is_unlimited(py, task) {
-            None
-        } else {
-            let now = Instant::now();
-            let limits = check(py, task, now)?;
-            if deadline.is_some_and(|at| at <= now) {
-                return Ok(false);
-            }
-            [limits.nearest(), deadline].into_iter().flatten().min()
-        };
+        let Some(until) = until(py, task, deadline)? else { return Ok(false) };
         let happened = match hub.filter(|hub| hub.is_busy()) {
-            Some(hub) => park(py, hub, what, until)?,
-            None => match what.block(py, until) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    py.check_signals().map_err(carry)?;
-                    false
-                }
-                result => result.map_err(WaitError::Io)?,
+            Some(hub) => match hub.held(py)? {
+                Some(depth) => hold(py, hub, depth, what, until)?,
+                None => park(py, hub, what, until)?,
             },
+            None => block(py, what, until)?,
         };
         if happened {
             return Ok(true);
@@ -154,6 +138,19 @@ pub(crate) fn wait(
     }
 }
 
+/// Waits on a thread where nothing else is to run.
+#[inline(never)]
+fn block(py: Python<'_>, what: &mut dyn Wait, until: Option<Instant>) -> Result<bool, WaitError> {
+    match what.block(py, until) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            py.check_signals().map_err(carry)?;
+            Ok(false)
+        }
+        result => result.map_err(WaitError::Io),
+    }
+}
+
+/// Waits while others run.
 fn park(
     py: Python<'_>,
     hub: &'static Hub,
@@ -161,41 +158,56 @@ fn park(
     until: Option<Instant>,
 ) -> Result<bool, WaitError> {
     let mut used = None;
-    let held = hub.held(py).map_err(carry)?;
-    if let Some(depth) = held {
-        if what.needs_others(hub) {
-            return Err(carry(PyRuntimeError::new_err(format!(
-                "this task cannot wait for another one: it is {depth}, where no other may run"
-            )))
-            .into());
-        }
-        depth.warn(py).map_err(carry)?;
-    }
-    let register = |token| {
+    let parked = hub.park(py, until, &mut |token| {
         used = Some(token);
         what.register(py, hub, token)
-    };
-    let parked = match held {
-        Some(_) => hub.hold(py, until, register),
-        None => hub.park(py, until, register),
-    };
-    match parked {
-        Ok(None) => Ok(true),
-        Ok(Some(Wake::Ready)) => Ok(what.happened(py)),
-        Ok(Some(_)) => {
-            if let Some(token) = used {
-                what.forget(py, hub, token);
-            }
-            Ok(false)
-        }
-        Err(ParkError::Raised(error)) => {
-            if let Some(token) = used {
-                what.forget(py, hub, token);
-            }
-            Err(carry(error).into())
-        }
-        Err(ParkError::Register(error)) => Err(WaitError::Io(error)),
+    });
+    parked_end(py, hub, what, used, parked)
+}
+
+/// Waits while no other may run.
+#[inline(never)]
+fn hold(
+    py: Python<'_>,
+    hub: &'static Hub,
+    depth: Depth,
+    what: &mut dyn Wait,
+    until: Option<Instant>,
+) -> Result<bool, WaitError> {
+    if what.needs_others(hub) {
+        return Err(carry(PyRuntimeError::new_err(format!(
+            "this task cannot wait for another one: it is {depth}, where no other may run"
+        )))
+        .into());
     }
+    depth.warn(py).map_err(carry)?;
+    let mut used = None;
+    let held = hub.hold(py, until, &mut |token| {
+        used = Some(token);
+        what.register(py, hub, token)
+    });
+    parked_end(py, hub, what, used, held)
+}
+
+/// What a park that ended means for its wait; whether that is over.
+#[inline(never)]
+fn parked_end(
+    py: Python<'_>,
+    hub: &'static Hub,
+    what: &mut dyn Wait,
+    token: Option<Token>,
+    parked: Result<Option<Wake>, WaitError>,
+) -> Result<bool, WaitError> {
+    let result = match parked {
+        Ok(None) => return Ok(true),
+        Ok(Some(Wake::Ready)) => return Ok(what.happened(py)),
+        Ok(Some(_)) => Ok(false),
+        Err(error) => Err(error),
+    };
+    if let Some(token) = token {
+        what.forget(py, hub, token);
+    }
+    result
 }
 
 /// Readiness of a descriptor.

@@ -11,10 +11,9 @@ use pyo3::prelude::*;
 
 use crate::cell::GilCell;
 use crate::hub::Hub;
-use crate::interrupt::to_py_err;
 use crate::remote::Waker;
 use crate::scope::deadline;
-use crate::wait::{Wait, WaitError, block_on_event, wait};
+use crate::wait::{Wait, block_on_event, wait};
 
 /// One wait that anybody may end, once, from any task or thread.
 #[pyclass(frozen, module = "balrog")]
@@ -69,10 +68,7 @@ impl Waiter {
     }
 
     pub(crate) fn wait_until(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<bool> {
-        wait(py, &mut Woken(self), deadline).map_err(|error| match error {
-            WaitError::Interrupted(interrupt) => to_py_err(py, interrupt),
-            WaitError::Io(error) => error.into(),
-        })
+        wait(py, &mut Woken(self), deadline).map_err(|error| error.into_py_err(py))
     }
 
     fn set_waker(&self, py: Python<'_>, waker: Waker) -> bool {

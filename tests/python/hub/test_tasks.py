@@ -181,6 +181,30 @@ def test_each_task_has_its_own_context_and_locals():
     assert store.name == "root"
 
 
+def test_what_a_local_does_as_it_goes_may_look_at_its_task():
+    store, seen = balrog.local(), []
+
+    class Looks:
+        def __init__(self):
+            self.task = balrog.current_task()
+
+        def __del__(self):
+            self.task.name += "'s"
+            seen.append((self.task.name, self.task.done(), self.task.result(), balrog.current_task()))
+
+    def worker():
+        balrog.current_task().name = "worker"
+        store.looks = Looks()
+        return "result"
+
+    def main():
+        task = balrog.spawn(worker)
+        task.join()
+
+    balrog.run(main)
+    assert seen == [("worker's", True, "result", None)]
+
+
 def test_end_callbacks_run_in_the_task_and_may_wait():
     steps = []
 

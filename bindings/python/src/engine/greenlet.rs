@@ -33,6 +33,13 @@ fn api() -> &'static Api {
     API.get().expect("the engine is loaded when the module is imported")
 }
 
+/// The exception that is set. Not inlined: a suspended stack keeps the frame of `switch`.
+#[cold]
+#[inline(never)]
+fn thrown(py: Python<'_>) -> PyErr {
+    PyErr::fetch(py)
+}
+
 impl Engine for Greenlet {
     type Stack = Py<PyAny>;
 
@@ -90,7 +97,10 @@ impl Engine for Greenlet {
         // which its owner keeps.
         let result = unsafe { (api().switch)(stack.as_ptr(), ptr::null_mut(), ptr::null_mut()) };
         // SAFETY: a new reference or null with an exception set.
-        unsafe { Bound::from_owned_ptr_or_err(py, result) }.map(drop)
+        match unsafe { Bound::from_owned_ptr_or_opt(py, result) } {
+            Some(_) => Ok(()),
+            None => Err(thrown(py)),
+        }
     }
 
     fn set_hub(py: Python<'_>, stack: &Self::Stack, hub: &Self::Stack) -> PyResult<()> {

@@ -11,14 +11,25 @@ use pyo3::prelude::*;
 use super::{Hub, Parked};
 use crate::engine::{Current, Engine, Stack};
 use crate::foreign::Depth;
+use crate::interrupt::WaitError;
 use crate::loops;
+use crate::task::Task;
 
-/// Why a park failed.
-pub(crate) enum ParkError {
-    /// It could not begin.
-    Register(io::Error),
-    /// An exception ended it: a signal handler's, or one thrown into the stack.
-    Raised(PyErr),
+/// A stack that is parked, as it knows itself.
+///
+/// Its frames are kept as long, so beginning and end of a park have functions of their own.
+struct Park {
+    token: Token,
+    task: Option<Py<Task>>,
+    runner: Runner,
+}
+
+/// Who runs the others while a stack is parked.
+enum Runner {
+    /// Another stack.
+    Other(Stack),
+    /// The parked stack itself, until this is set.
+    Own(Rc<Cell<Option<Wake>>>),
 }
 
 impl Hub {
@@ -32,35 +43,60 @@ impl Hub {
         &'static self,
         py: Python<'_>,
         deadline: Option<Instant>,
-        register: impl FnOnce(Token) -> io::Result<bool>,
-    ) -> Result<Option<Wake>, ParkError> {
-        let stack = Current::current(py).map_err(ParkError::Raised)?;
-        let runner = self.runner_other_than(py, &stack);
+        register: &mut dyn FnMut(Token) -> io::Result<bool>,
+    ) -> Result<Option<Wake>, WaitError> {
+        let Some(park) = self.begin_park(py, deadline, register)? else { return Ok(None) };
+        let result = match &park.runner {
+            Runner::Other(runner) => self.leave(py, runner),
+            Runner::Own(done) => self.run(py, done),
+        };
+        self.end_park(py, park, result)
+    }
+
+    #[inline(never)]
+    fn begin_park(
+        &self,
+        py: Python<'_>,
+        deadline: Option<Instant>,
+        register: &mut dyn FnMut(Token) -> io::Result<bool>,
+    ) -> Result<Option<Park>, WaitError> {
+        let stack = Current::current(py).map_err(WaitError::raised)?;
         let task = self.task(py).map(Bound::unbind);
-        let mut done = None;
-        let parked = match &runner {
-            Some(_) => Parked::Stack(stack, task.as_ref().map(|task| task.clone_ref(py))),
-            None => Parked::Runner(Rc::clone(done.insert(Rc::new(Cell::new(None))))),
+        let (parked, runner) = match self.runner_other_than(py, &stack) {
+            Some(runner) => {
+                let parked = Parked::Stack(stack, task.as_ref().map(|task| task.clone_ref(py)));
+                (parked, Runner::Other(runner))
+            }
+            None => {
+                let done = Rc::new(Cell::new(None));
+                (Parked::Runner(Rc::clone(&done)), Runner::Own(done))
+            }
         };
         let Some(token) = self.enlist(parked, deadline, register)? else { return Ok(None) };
         match &task {
             Some(task) => task.get().set_parked(py, Some(token)),
             None => self.taskless.borrow_mut().push(token),
         }
-        let result = match (runner, done) {
-            (Some(runner), _) => self.leave(py, &runner),
-            (None, done) => self.run(py, &done.unwrap_or_default()),
-        };
-        match &task {
+        Ok(Some(Park { token, task, runner }))
+    }
+
+    #[inline(never)]
+    fn end_park(
+        &self,
+        py: Python<'_>,
+        park: Park,
+        result: Result<Wake, WaitError>,
+    ) -> Result<Option<Wake>, WaitError> {
+        match &park.task {
             Some(task) => task.get().set_parked(py, None),
-            None => self.taskless.borrow_mut().retain(|other| *other != token),
+            None => self.taskless.borrow_mut().retain(|other| *other != park.token),
         }
-        result.map(Some).map_err(|error| {
+        if result.is_err() {
             // Not woken by the scheduler, so it still knows this park, and maybe not our task.
-            drop(self.scheduler.borrow_mut().take(token));
-            self.set_task(task);
-            ParkError::Raised(error)
-        })
+            drop(self.scheduler.borrow_mut().take(park.token));
+            self.set_task(park.task);
+        }
+        result.map(Some)
     }
 
     /// Tells the scheduler of a park, and `register` of its token; undone unless that has
@@ -69,14 +105,14 @@ impl Hub {
         &self,
         parked: Parked,
         deadline: Option<Instant>,
-        register: impl FnOnce(Token) -> io::Result<bool>,
-    ) -> Result<Option<Token>, ParkError> {
+        register: &mut dyn FnMut(Token) -> io::Result<bool>,
+    ) -> Result<Option<Token>, WaitError> {
         let token = self.scheduler.borrow_mut().park(parked, deadline);
         let registered = register(token);
         if !matches!(registered, Ok(true)) {
             drop(self.scheduler.borrow_mut().take(token));
         }
-        registered.map(|waits| waits.then_some(token)).map_err(ParkError::Register)
+        registered.map(|waits| waits.then_some(token)).map_err(WaitError::Io)
     }
 
     /// Whether the running task, which lets others run, is itself the next in line. It goes on
@@ -99,7 +135,7 @@ impl Hub {
     }
 
     /// Lets whoever is runnable run once. A park that is over as it begins, so it has no token.
-    pub(crate) fn step_aside(&self, py: Python<'_>, stack: Stack, runner: &Stack) -> PyResult<()> {
+    pub(crate) fn step_aside(&self, py: Python<'_>, stack: Stack, runner: &Stack) -> Result<(), WaitError> {
         let task = self.task(py).map(Bound::unbind);
         let parked = Parked::Stack(stack, task.as_ref().map(|task| task.clone_ref(py)));
         self.scheduler.borrow_mut().requeue(parked);
@@ -116,15 +152,16 @@ impl Hub {
 
     /// Where the running stack is, if it must not be switched away from: inside a callback of C
     /// code or in the middle of an import that began on it.
-    pub(crate) fn held(&self, py: Python<'_>) -> PyResult<Option<Depth>> {
+    #[inline(never)]
+    pub(crate) fn held(&self, py: Python<'_>) -> Result<Option<Depth>, WaitError> {
         if self.runner.borrow().is_none() {
             return Ok(None);
         }
-        let depth = Depth::now(py)?;
+        let depth = Depth::now(py).map_err(WaitError::raised)?;
         if !depth.is_below(self.depth.get()) {
             return Ok(None);
         }
-        let stack = Current::current(py)?;
+        let stack = Current::current(py).map_err(WaitError::raised)?;
         Ok(self.runner_other_than(py, &stack).map(|_| depth))
     }
 
@@ -134,8 +171,8 @@ impl Hub {
         &'static self,
         py: Python<'_>,
         deadline: Option<Instant>,
-        register: impl FnOnce(Token) -> io::Result<bool>,
-    ) -> Result<Option<Wake>, ParkError> {
+        register: &mut dyn FnMut(Token) -> io::Result<bool>,
+    ) -> Result<Option<Wake>, WaitError> {
         let mark = Rc::new(Cell::new(None));
         let parked = Parked::Runner(Rc::clone(&mark));
         let Some(token) = self.enlist(parked, deadline, register)? else { return Ok(None) };
@@ -151,7 +188,7 @@ impl Hub {
             }
             if let Err(error) = self.poll(py, true) {
                 drop(self.scheduler.borrow_mut().take(token));
-                break Err(ParkError::Raised(error));
+                break Err(WaitError::raised(error));
             }
         };
         if let Some(task) = &task {
@@ -170,10 +207,12 @@ impl Hub {
     }
 
     /// Leaves a task's stack for the runner's until it is woken. Its running loop stays with it.
-    fn leave(&self, py: Python<'_>, runner: &Stack) -> PyResult<Wake> {
-        let hidden = loops::hide(py)?;
-        let switched = Current::switch(py, runner).map(|()| self.wake.get());
-        loops::restore(py, hidden)?;
-        switched
+    fn leave(&self, py: Python<'_>, runner: &Stack) -> Result<Wake, WaitError> {
+        let hidden = loops::hide(py).map_err(WaitError::raised)?;
+        let switched = Current::switch(py, runner).map_err(WaitError::raised);
+        if hidden.is_some() {
+            loops::restore(py, hidden).map_err(WaitError::raised)?;
+        }
+        switched.map(|()| self.wake.get())
     }
 }
