@@ -4,6 +4,9 @@ The functions that query are plain ones. ``as_async`` lets the endpoints await t
 thread, and wherever they wait, other requests go on. Reads the PG* variables of libpq.
 """
 
+# Django has no types of its own.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import os
@@ -43,6 +46,7 @@ from starlette.routing import Route
 class Visit(models.Model):
     """Django's."""
 
+    objects = models.Manager()
     name = models.CharField(max_length=100)
 
     class Meta:

@@ -71,7 +71,7 @@ def main() -> int:
         with asyncio.Runner(loop_factory=factory) as runner:
             status = runner.run(load(arguments.requests, name))
         engine.dispose()
-        from django.db import connections
+        from django.db import connections  # pyright: ignore[reportMissingTypeStubs]
 
         connections.close_all()
     return status

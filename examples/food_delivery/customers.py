@@ -189,6 +189,8 @@ class Connection(asyncio.Protocol):
                     self.close()
                 case 9:
                     self._frame(PONG, payload)
+                case _:
+                    pass
 
 
 class Customer:

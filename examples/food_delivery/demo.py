@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import psycopg
@@ -35,10 +36,10 @@ class Outcome:
     """What the customers saw."""
 
     seconds: float = 0.0
-    latencies: list[float] = field(default_factory=list)
-    orders: set[int] = field(default_factory=set)
+    latencies: list[float] = field(default_factory=list[float])
+    orders: set[int] = field(default_factory=set[int])
     delivered: int = 0
-    errors: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list[str])
 
 
 class Watch:
@@ -71,21 +72,21 @@ class Watch:
                     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
                    (SELECT count(*) FROM delivery_order)
         """
-        before: int | None = None
+        before = -1
         while True:
             with contextlib.suppress(OSError):
                 self.threads = max(self.threads, self._site.threads())
             connections, saved = self._database.execute(query).fetchone() or (0, 0)
             # Looked up after the database, so that what is answered meanwhile makes the figure smaller, not larger.
             answered = len(self._outcome.latencies)
-            before = saved if before is None else before
+            before = saved if before < 0 else before
             self.connections = max(self.connections, connections)
             self.in_flight = max(self.in_flight, saved - before - answered)
             if self._stop.wait(0.05):
                 return
 
 
-async def arrive(customers: list[Customer], progress) -> None:
+async def arrive(customers: list[Customer], progress: Callable[[str], None]) -> None:
     """Every customer opens the page and its WebSocket."""
     gate = asyncio.Semaphore(ARRIVING)
     done = 0
@@ -101,7 +102,9 @@ async def arrive(customers: list[Customer], progress) -> None:
     await asyncio.gather(*map(one, customers))
 
 
-async def order_at_once(customers: list[Customer], outcome: Outcome, progress, timeout: float = 60.0) -> None:
+async def order_at_once(
+    customers: list[Customer], outcome: Outcome, progress: Callable[[str], None], timeout: float = 60.0
+) -> None:
     """All customers order at the same time; each waits for its answer and its message."""
     start = time.monotonic()
 
@@ -233,7 +236,7 @@ def main() -> int:
     parser.add_argument("--stop", action="store_true", help="do not keep the site up, in a terminal either")
     arguments = parser.parse_args()
     # A plain `kill` unwinds like Ctrl-C, so that whatever was started is stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(143))
     try:
         return run(arguments.orders, arguments.delay, stay=sys.stdin.isatty() and not arguments.stop)
     except (ServiceError, RuntimeError) as error:

@@ -19,6 +19,7 @@ import asyncio
 import json
 import resource
 import signal
+from collections.abc import Mapping
 from urllib.parse import parse_qs, urlsplit
 
 #: Bytes of a request's head and body that we are ready to hold.
@@ -111,7 +112,7 @@ class Connection(asyncio.Protocol):
                 self.cooking = asyncio.get_running_loop().call_later(delay, self.ready)
                 kitchen.began()
             case "GET", "/stats":
-                stats = {name: getattr(kitchen, name) for name in ("open", "peak", "served")}
+                stats: dict[str, int] = {name: getattr(kitchen, name) for name in ("open", "peak", "served")}
                 self.answer(200, stats | {"connections": len(kitchen.connections)})
             case "POST", "/reset":
                 kitchen.peak, kitchen.served = kitchen.open, 0
@@ -127,7 +128,7 @@ class Connection(asyncio.Protocol):
                     if not connection.cooking:
                         connection.transport.close()
                 # Behind the closes, which the loop has only queued.
-                asyncio.get_running_loop().call_soon(self.answer, 200, {})
+                asyncio.get_running_loop().call_soon(lambda: self.answer(200, {}))
             case _:
                 self.answer(404, {"error": "no such thing here"})
 
@@ -153,7 +154,7 @@ class Connection(asyncio.Protocol):
         if self.buffer:
             self.next_request()
 
-    def answer(self, status: int, what: dict[str, object]) -> None:
+    def answer(self, status: int, what: Mapping[str, object]) -> None:
         self.send(status, "application/json", json.dumps(what).encode())
 
     def send(self, status: int, kind: str, body: bytes) -> None:
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8001, help="0 takes a free one; it is printed")
     parser.add_argument("--delay", type=float, default=0.5, metavar="SECONDS", help="how long an order takes to cook")
     arguments = parser.parse_args()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     asyncio.run(serve(arguments.host, arguments.port, arguments.delay))
 
