@@ -50,6 +50,10 @@ test-django: ## Run Django's own tests on balrog.django.postgresql
 	$(setup) runtime test suite
 	$(PYTHON) tests/python/django_engine/run_django_suite.py $(ARGS)
 
+.PHONY: soak
+soak: ## Rust servers and clients under faults for SOAK_SECONDS (600); ARGS="native tokio" for some runtimes
+	cargo run --release --locked --quiet --package balrog --all-features --example soak -- $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60); ARGS="h1_server ..." for some
 	scripts/fuzz $(ARGS)

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use balrog_backends::{Interest, Source};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, sockopt};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, acceptfrom_with, sockopt};
 
 use super::{TcpStream, UnixStream};
 
@@ -87,9 +87,9 @@ impl TcpListener {
     ///
     /// `TimedOut`, and as [`TcpListener::accept`].
     pub fn accept_until(&self, deadline: Option<Instant>) -> io::Result<(TcpStream, SocketAddr)> {
-        let stream: std::net::TcpStream = accept(&self.0, deadline)?.into();
-        let peer = stream.peer_addr()?;
-        Ok((stream.try_into()?, peer))
+        let (socket, peer) = accept(&self.0, deadline)?;
+        let peer = peer.ok_or(Errno::AFNOSUPPORT)?.try_into()?;
+        Ok((std::net::TcpStream::from(socket).try_into()?, peer))
     }
 
     /// Where it listens.
@@ -140,7 +140,7 @@ impl UnixListener {
     ///
     /// `TimedOut`, and as [`TcpListener::accept`].
     pub fn accept_until(&self, deadline: Option<Instant>) -> io::Result<UnixStream> {
-        std::os::unix::net::UnixStream::from(accept(&self.0, deadline)?).try_into()
+        std::os::unix::net::UnixStream::from(accept(&self.0, deadline)?.0).try_into()
     }
 }
 
@@ -165,14 +165,15 @@ impl AsFd for UnixListener {
     }
 }
 
+/// A connection, and whose it is: a peer that has reset it by now cannot be asked any more.
 fn accept<L: AsFd + Send + Sync + 'static>(
     source: &Source<L>,
     deadline: Option<Instant>,
-) -> io::Result<OwnedFd> {
+) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     loop {
-        match retry_on_intr(|| accept_with(source.get(), flags)) {
-            Ok(socket) => return Ok(socket),
+        match retry_on_intr(|| acceptfrom_with(source.get(), flags)) {
+            Ok(accepted) => return Ok(accepted),
             Err(Errno::AGAIN) => source.wait(Interest::Readable, deadline)?,
             Err(Errno::CONNABORTED) => {}
             Err(error) => return Err(error.into()),

@@ -143,9 +143,11 @@ impl From<Misuse> for Error {
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        match error {
-            Error::Io(error) => error,
-            error => Self::other(error),
+        match (error.interrupt(), error) {
+            // Whoever was interrupted while connecting has to see it, too.
+            (Some(interrupt), _) => interrupt.into(),
+            (None, Error::Io(error)) => error,
+            (None, error) => Self::other(error),
         }
     }
 }

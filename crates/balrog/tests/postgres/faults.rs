@@ -1,6 +1,7 @@
 //! What breaks, stalls or is cancelled in between.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use balrog::postgres::{Client, Config, Error, Pool};
@@ -13,7 +14,8 @@ use crate::{SOON, Tested, in_every_mode, only};
 fn proxied() -> (Proxy, Config) {
     let (_, port) = Tested::get().tcp.rsplit_once(':').unwrap();
     let port = port.split('/').next().unwrap();
-    let proxy = Proxy::new(format!("{}/.s.PGSQL.{port}", Tested::get().server.directory));
+    let socket = format!("{}/.s.PGSQL.{port}", Tested::get().server.directory);
+    let proxy = Proxy::new(move || UnixStream::connect(&socket));
     let url = format!("host=127.0.0.1 port={} user=postgres dbname=balrog sslmode=disable", proxy.port);
     (proxy, url.parse().unwrap())
 }
@@ -251,7 +253,10 @@ fn a_pool_is_interrupted_at_every_wait() {
             let result = with_deadline(Instant::now() + Duration::from_millis(6), || ask(&pool));
             proxy.set(Fault::None, 0);
             if let Err(error) = result {
-                assert!(error.interrupt().is_some(), "{behind}: {error}");
+                // As an error of I/O, too.
+                let interrupt = error.interrupt();
+                assert!(interrupt.is_some(), "{behind}: {error}");
+                assert_eq!(Interrupt::of(&error.into()), interrupt);
                 interrupted += 1;
             }
             assert!(pool.idle_connections() <= 1);

@@ -3,6 +3,7 @@
 mod connection;
 mod faults;
 mod pipeline;
+#[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/postgres.rs"]
 mod support;
