@@ -34,9 +34,9 @@ test-python: ## Run the Python tests, Chromium's included
 	$(PYTHON) -m pytest $(TESTS) $(ARGS)
 
 .PHONY: test-smoke
-test-smoke: ## Run the quick part of the Python tests: hub, server, the example's answers
+test-smoke: ## Run the quick part of the Python tests: hub, runtime, server, the example's answers
 	$(setup) runtime test
-	$(PYTHON) -m pytest $(addprefix tests/python/,hub server django_engine food_delivery/test_same_answers.py) $(ARGS)
+	$(PYTHON) -m pytest $(addprefix tests/python/,hub runtime server django_engine food_delivery/test_same_answers.py) $(ARGS)
 
 .PHONY: test-pythons
 test-pythons: ## Run the Python and Django's tests on every CPython 3.11-3.13 found; WHAT=test-smoke less

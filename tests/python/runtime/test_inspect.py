@@ -263,6 +263,36 @@ def test_a_profile_counts_calls_of_every_task_and_their_own_time():
     assert found["compute"][1] > found["count"][1]
 
 
+def sampled():
+    """Three tasks wait somewhere deep while another one computes."""
+    with balrog.TaskGroup() as group:
+        for _ in range(3):
+            group.spawn(count)
+        waits = group.spawn(outer)
+        balrog.sleep(0)
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            compute()
+        waits.cancel()
+
+
+def test_py_spy_shows_the_task_that_runs(tmp_path):
+    report = tmp_path / "report"
+    command = [sys.executable, "-c", "import balrog, test_inspect; balrog.run(test_inspect.sampled)"]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    spy = [Path(sys.executable).parent / "py-spy", "record", "--format", "raw", "--output", report, "--rate", "50", "--"]
+    done = subprocess.run([*spy, *command], env=environ, capture_output=True, text=True, timeout=120)
+    if "ermission" in done.stderr:
+        pytest.skip(f"py-spy may not look at processes here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    samples = [line.rpartition(" ") for line in report.read_text().splitlines()]
+    seen = sum(int(times) for stack, _, times in samples if "sampled" in stack and "compute" in stack)
+    assert seen > 20
+    # Those that only wait are not there, nor is their stack mixed into the one that runs.
+    assert not any("innermost" in stack and "compute" in stack for stack, _, _ in samples)
+    assert sum(int(times) for stack, _, times in samples if "innermost" in stack) < seen
+
+
 @pytest.mark.parametrize("start", [sys.setprofile, sys.settrace])
 def test_a_hook_set_in_one_task_sees_the_others(start):
     names = []
