@@ -280,8 +280,8 @@ def test_py_spy_shows_the_task_that_runs(tmp_path):
     report = tmp_path / "report"
     command = [sys.executable, "-c", "import balrog, test_inspect; balrog.run(test_inspect.sampled)"]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    spy = [Path(sys.executable).parent / "py-spy", "record", "--format", "raw", "--output", report, "--rate", "50", "--"]
-    done = subprocess.run([*spy, *command], env=environ, capture_output=True, text=True, timeout=120)
+    spy = [Path(sys.executable).parent / "py-spy", "record", "--format", "raw", "--rate", "50", "--output", report]
+    done = subprocess.run([*spy, "--", *command], env=environ, capture_output=True, text=True, timeout=120)
     if "ermission" in done.stderr:
         pytest.skip(f"py-spy may not look at processes here: {done.stderr}")
     assert done.returncode == 0, done.stderr
