@@ -51,15 +51,20 @@ impl<M: Machine> Connection<M> {
             Input,
         }
         let mut until = None;
+        // One look at the clock for all events of a read.
+        let mut now = Instant::now();
         loop {
-            let next = self.link.poll_event(Instant::now()).map(|step| match step {
+            let next = self.link.poll_event(now).map(|step| match step {
                 Step::NeedInput => Next::Input,
                 step => take(step).map_or(Next::Other, Next::Found),
             });
             match next {
                 Ok(Next::Found(found)) => return Ok(found),
                 Ok(Next::Other) => {}
-                Ok(Next::Input) => self.exchange(hint, &mut until)?,
+                Ok(Next::Input) => {
+                    self.exchange(hint, &mut until)?;
+                    now = Instant::now();
+                }
                 Err(error) => {
                     // What the machine has to say to that (400, a close frame) goes out if it can.
                     let _ = self.try_flush();

@@ -127,6 +127,11 @@ impl<'b> Row<'b> {
         self.columns == 0
     }
 
+    /// How many bytes its values have together, with a length of 4 bytes for each.
+    pub const fn size(&self) -> usize {
+        self.values.len()
+    }
+
     /// The value of a column, `None` for NULL. Walks there from the first one: for more than one
     /// column there is [`values`](Self::values).
     ///

@@ -1,6 +1,5 @@
 use std::error;
 use std::fmt;
-use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -13,9 +12,17 @@ use super::{Error, FromSql};
 #[derive(Clone)]
 pub struct Row {
     columns: Arc<[Column]>,
+    /// Where the value of each column ends, [`END`] bytes each, and the values behind that: one
+    /// allocation a row.
     bytes: Box<[u8]>,
-    values: Box<[Option<Range<u32>>]>,
+    /// How many values there are.
+    len: usize,
 }
+
+/// Bytes of a value's end.
+const END: usize = size_of::<u32>();
+/// The flag of a value's end that says NULL. Messages are shorter than that.
+const NULL: u32 = 1 << 31;
 
 /// Which column of a row: its number from 0, or its name.
 pub trait Index: fmt::Display {
@@ -37,17 +44,33 @@ impl Index for &str {
 
 impl Row {
     pub(super) fn new(columns: &Arc<[Column]>, row: &proto::Row<'_>) -> Result<Self, balrog_proto::Error> {
-        let mut bytes = Vec::new();
-        let mut values = Vec::with_capacity(columns.len());
-        for value in row.values() {
-            // Messages have less than 4 GiB.
-            let start = bytes.len() as u32;
-            values.push(value?.map(|value| {
-                bytes.extend_from_slice(value);
-                start..bytes.len() as u32
-            }));
+        let len = row.len();
+        // Each value has a length of as many bytes as its end, so that is the room for all.
+        let mut bytes = Vec::with_capacity(row.size());
+        bytes.resize(END * len, 0);
+        for (at, value) in row.values().enumerate() {
+            let null = match value? {
+                Some(value) => {
+                    bytes.extend_from_slice(value);
+                    0
+                }
+                None => NULL,
+            };
+            let end = bytes.len() as u32 | null;
+            bytes[END * at..][..END].copy_from_slice(&end.to_ne_bytes());
         }
-        Ok(Self { columns: Arc::clone(columns), bytes: bytes.into(), values: values.into() })
+        Ok(Self { columns: Arc::clone(columns), bytes: bytes.into(), len })
+    }
+
+    /// The value of column `at`, which there is; `None` for NULL.
+    fn value(&self, at: usize) -> Option<&[u8]> {
+        let ends = self.bytes[..END * self.len].as_chunks().0;
+        let end = u32::from_ne_bytes(ends[at]);
+        let start = match at {
+            0 => END * self.len,
+            _ => (u32::from_ne_bytes(ends[at - 1]) & !NULL) as usize,
+        };
+        (end & NULL == 0).then(|| &self.bytes[start..end as usize])
     }
 
     /// The value of a column.
@@ -56,16 +79,16 @@ impl Row {
     ///
     /// [`Error::Conversion`] when there is no such column, or its value is no `T`.
     pub fn get<'a, T: FromSql<'a>>(&'a self, index: impl Index) -> Result<T, Error> {
-        let at = index.find(&self.columns).filter(|at| *at < self.values.len());
+        let at = index.find(&self.columns).filter(|at| *at < self.len);
         let Some(at) = at else {
             let names: Vec<_> =
                 self.columns.iter().map(|column| String::from_utf8_lossy(&column.name)).collect();
             return Err(Error::Conversion(format!("no column {index} among {}", names.join(", "))));
         };
         let column = &self.columns[at];
-        let value = match &self.values[at] {
+        let value = match self.value(at) {
             None => T::from_null(),
-            Some(range) => std::str::from_utf8(&self.bytes[range.start as usize..range.end as usize])
+            Some(value) => std::str::from_utf8(value)
                 .map_err(|_| "it is not UTF-8".into())
                 .and_then(|text| T::from_text(column.type_oid, text)),
         };
@@ -96,9 +119,8 @@ impl Row {
 impl fmt::Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut map = f.debug_map();
-        for (column, value) in self.columns.iter().zip(&self.values) {
-            let bytes = |range: &Range<u32>| &self.bytes[range.start as usize..range.end as usize];
-            let value = value.as_ref().map(|range| String::from_utf8_lossy(bytes(range)));
+        for (column, at) in self.columns.iter().zip(0..self.len) {
+            let value = self.value(at).map(String::from_utf8_lossy);
             map.entry(&String::from_utf8_lossy(&column.name), &value);
         }
         map.finish()
