@@ -111,7 +111,7 @@ bench-proto-gate: ## Compare instruction counts of the hot paths with those kept
 	python3 scripts/bench_proto_gate.py $(ARGS)
 
 .PHONY: bench-rust
-bench-rust: ## The Rust HTTP server and PostgreSQL client beside hyper, may_minihttp, tokio-postgres
+bench-rust: ## The Rust API beside tokio, may, hyper, may_minihttp, fastwebsockets, tokio-postgres; ARGS="--only client"
 	python3 bench/rust.py $(ARGS)
 
 .PHONY: bench-requests

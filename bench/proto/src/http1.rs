@@ -22,22 +22,7 @@ use crate::measure::{Path, Row};
 
 const SMALL: &[u8] = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n";
 /// What a browser sends: 713 bytes, 15 fields.
-const BROWSER: &[u8] = b"GET /orders/17?from=menu&sort=price HTTP/1.1\r\n\
-Host: delivery.example.com\r\n\
-Connection: keep-alive\r\n\
-Cache-Control: max-age=0\r\n\
-sec-ch-ua: \"Chromium\";v=\"140\", \"Not=A?Brand\";v=\"24\"\r\n\
-sec-ch-ua-mobile: ?0\r\n\
-sec-ch-ua-platform: \"Linux\"\r\n\
-Upgrade-Insecure-Requests: 1\r\n\
-User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n\
-Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8\r\n\
-Sec-Fetch-Site: same-origin\r\n\
-Sec-Fetch-Mode: navigate\r\n\
-Referer: https://delivery.example.com/menu\r\n\
-Accept-Encoding: gzip, deflate, br, zstd\r\n\
-Accept-Language: en-GB,en;q=0.9\r\n\
-Cookie: sessionid=0123456789abcdef0123456789ab; csrftoken=0123456789abcdefghij\r\n\r\n";
+const BROWSER: &[u8] = include_bytes!("../../browser.http");
 const BODY: &[u8] = b"Hello, World!";
 /// Payload of a chunked body, whatever the size of its chunks.
 const PAYLOAD: usize = 256 * 1024;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use balrog::Runtime;
 use balrog::postgres::Client;
+use balrog_bench_rust::spent;
 use futures_util::future::try_join_all;
-use rustix::time::{ClockId, clock_gettime};
 use tokio_postgres::{NoTls, Statement};
 
 const SESSIONS: usize = 16;
@@ -46,9 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "tokio-postgres" => rival(&config, work, sessions)?,
         runtime => runtime.parse::<Runtime>()?.run(move || ours(&config, work, sessions))??,
     };
-    let spent = clock_gettime(ClockId::ProcessCPUTime);
-    let spent = spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9;
-    println!("{} {}", count as f64 / TIME.as_secs_f64(), spent * 1e6 / count as f64);
+    println!("{} {}", count as f64 / TIME.as_secs_f64(), spent() / count as f64);
     Ok(())
 }
 

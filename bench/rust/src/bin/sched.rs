@@ -2,7 +2,9 @@
 //!
 //! NAME is `balrog`, `tokio` or `may`. WORK is `spawn` (a task begun and joined), `switch` (two
 //! tasks that yield to each other) or `ping-pong` (a round trip of two tasks that wake each
-//! other: two wakes); of `balrog` also `parked`, COUNT tasks that wait at once, in bytes each.
+//! other: two wakes); of `tokio` and `balrog` also `wait`, a future of tokio's that is pending once:
+//! awaited, and waited for in a task of balrog's on tokio; of `balrog` also `parked`, COUNT tasks that
+//! wait at once, in bytes each.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -18,7 +20,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut word = |what| words.next().ok_or(what);
     let (name, work, count) = (word("a name")?, word("a work")?, word("a count")?.parse()?);
     let each = match name.as_str() {
-        "balrog" => Runtime::native().run(move || balrog(&work, count))??,
+        "balrog" => {
+            let runtime = if work == "wait" { Runtime::tokio() } else { Runtime::native() };
+            runtime.run(move || balrog(&work, count))??
+        }
         "tokio" => {
             let runtime = tokio::runtime::Builder::new_current_thread().build()?;
             tokio::task::LocalSet::new().block_on(&runtime, tokio(&work, count))
@@ -57,8 +62,9 @@ fn balrog(work: &str, count: u32) -> std::io::Result<f64> {
             balrog::wait(play(0, count))?;
             other.join()??;
         }
+        "wait" => (0..count).try_for_each(|_| balrog::wait(tokio::task::yield_now()))?,
         "parked" => return parked(count),
-        _ => return Err(std::io::Error::other("spawn, switch, ping-pong or parked")),
+        _ => return Err(std::io::Error::other("spawn, switch, ping-pong, wait or parked")),
     }
     Ok(each(start, count))
 }
@@ -80,6 +86,14 @@ async fn tokio(work: &str, count: u32) -> f64 {
             let other = tokio::task::spawn_local(turn());
             turn().await;
             other.await.expect("it ends");
+        }
+        "wait" => {
+            let turn = async move {
+                for _ in 0..count {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::task::spawn_local(turn).await.expect("it ends");
         }
         _ => {
             let other = tokio::task::spawn_local(play(1, count));
