@@ -70,6 +70,10 @@ mutants: ## Break framing, masks, limits and log-in of balrog-proto in small way
 miri: ## Run balrog-proto's own tests under Miri, where rustup has it
 	scripts/miri $(ARGS)
 
+.PHONY: loom
+loom: ## Try every order of what threads do to the list through which they wake tasks
+	RUSTFLAGS="--cfg loom" CARGO_PROFILE_RELEASE_LTO=off cargo test --release --locked --package balrog-sched --lib --target-dir target/loom models $(ARGS)
+
 .PHONY: wasm
 wasm: ## Prove that balrog-proto asks its host for nothing
 	@python=$$(scripts/python) && "$$python" scripts/wasm_gate.py

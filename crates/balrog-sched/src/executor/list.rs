@@ -1,8 +1,16 @@
 //! Wakes from other threads: a list that anybody pushes to and the executor takes as a whole.
 
 use std::ptr;
+use std::sync::{Arc, PoisonError};
+
+#[cfg(all(test, loom))]
+use loom::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicPtr, Ordering},
+};
+#[cfg(not(all(test, loom)))]
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Mutex,
     atomic::{AtomicBool, AtomicPtr, Ordering},
 };
 
@@ -101,7 +109,7 @@ impl Entry {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
@@ -127,5 +135,81 @@ mod tests {
             assert!(list.is_empty());
             assert_eq!(announced.load(Ordering::SeqCst), round);
         }
+    }
+}
+
+/// Every order in which threads may push and the executor take.
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::atomic::AtomicUsize;
+    use loom::thread;
+
+    fn list(entries: u32) -> (&'static WakeList, Vec<&'static Entry>) {
+        let list: &'static WakeList = Box::leak(Box::default());
+        (list, (0..entries).map(|index| &*Box::leak(Box::new(Entry::new(list, index)))).collect())
+    }
+
+    #[test]
+    fn every_wake_comes_once_and_every_batch_is_announced_once() {
+        loom::model(|| {
+            let (list, entries) = list(2);
+            let announced = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&announced);
+            list.set_notify(Some(Arc::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            })));
+            let shown: Arc<[_; 2]> = Arc::new(std::array::from_fn(|_| AtomicUsize::new(0)));
+            let threads: Vec<_> = entries
+                .into_iter()
+                .zip(0..)
+                .map(|(entry, index): (_, usize)| {
+                    let shown = Arc::clone(&shown);
+                    thread::spawn(move || {
+                        shown[index].store(1, Ordering::Relaxed);
+                        entry.push();
+                    })
+                })
+                .collect();
+            let (mut woken, mut batches) = ([0; 2], 0);
+            let mut take = || {
+                let before = woken;
+                list.take(|index| {
+                    woken[index as usize] += 1;
+                    // Who woke it has done so behind what it has to show.
+                    assert_eq!(shown[index as usize].load(Ordering::Relaxed), 1);
+                });
+                batches += usize::from(woken != before);
+            };
+            take();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            take();
+            assert_eq!(woken, [1; 2]);
+            assert_eq!(announced.load(Ordering::Relaxed), batches);
+        });
+    }
+
+    #[test]
+    fn who_finds_it_queued_is_seen_too() {
+        loom::model(|| {
+            let (list, entries) = list(1);
+            let entry = entries[0];
+            let shown = Arc::new(AtomicUsize::new(0));
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let shown = Arc::clone(&shown);
+                    thread::spawn(move || {
+                        shown.fetch_add(1, Ordering::Relaxed);
+                        entry.push();
+                    })
+                })
+                .collect();
+            let mut seen = 0;
+            let mut take = || list.take(|_| seen = shown.load(Ordering::Relaxed));
+            take();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            take();
+            assert_eq!(seen, 2);
+        });
     }
 }
