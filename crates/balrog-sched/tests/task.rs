@@ -438,6 +438,32 @@ fn another_fault_is_not_taken_for_an_overflow() {
 }
 
 #[test]
+fn without_memory_for_a_stack_a_spawn_is_an_error() {
+    if std::env::var_os("BALROG_MEMORY").is_some() {
+        let most = libc::rlimit { rlim_cur: 1 << 30, rlim_max: 1 << 30 };
+        // SAFETY: it reads what is given, and nothing else.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &most) }, 0);
+        let mut tasks = Vec::new();
+        while let Ok(task) = task(|| yield_now().map(|()| 7)) {
+            tasks.push(task);
+        }
+        // Those that there are run.
+        assert!(tasks.len() > 100);
+        for mut task in tasks {
+            assert!(poll(&mut task).is_pending());
+            assert_eq!(poll(&mut task), Poll::Ready(Ok(7)));
+        }
+        return;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "without_memory_for_a_stack_a_spawn_is_an_error", "--nocapture"])
+        .env("BALROG_MEMORY", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_task_can_be_given_more_than_a_stack_holds() {
     let given = [7_u8; 64 * 1024];
     let mut large =
