@@ -116,9 +116,10 @@ fn a_connection_with_something_left_is_not_used_again() {
         let peer = Peer::new(move |mut stream| {
             read_head(&mut stream)?;
             let number = counted.fetch_add(1, Ordering::SeqCst);
+            // At once: what comes later may come when the client has done with looking.
             let right = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}");
-            stream.write_all(right.as_bytes())?;
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong")?;
+            let wrong = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong";
+            stream.write_all([&right, wrong].concat().as_bytes())?;
             // Until the client has gone.
             stream.read_to_end(&mut Vec::new()).map(drop)
         })?;
