@@ -238,9 +238,13 @@ fn protocol_3_2() {
         assert!(hear(&mut connecting(newest.clone()), &negotiate).unwrap_err().contains("not known"));
     }
     // An option that the server does not know.
-    newest.settings = vec![(b"_pq_.test".to_vec(), b"1".to_vec())];
-    let negotiate = message(b'v', b"\0\0\0\x02\0\0\0\x01_pq_.test\0");
-    assert_eq!(hear(&mut connecting(newest), &negotiate), Ok(vec![]));
+    newest.settings = [b"_pq_.test", &b"geqo"[..]].map(|name| (name.to_vec(), b"1".to_vec())).into();
+    let unknown = |name: &[u8]| message(b'v', &[&b"\0\0\0\x02\0\0\0\x01"[..], name, &b"\0"[..]].concat());
+    assert_eq!(hear(&mut connecting(newest.clone()), &unknown(b"_pq_.test")), Ok(vec![]));
+    // One that was not sent, or is none of the protocol's.
+    for name in [&b"_pq_.other"[..], b"geqo", b"other"] {
+        assert!(hear(&mut connecting(newest.clone()), &unknown(name)).unwrap_err().contains("not sent"));
+    }
 }
 
 #[test]
