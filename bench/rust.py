@@ -102,7 +102,9 @@ def scheduler(arguments: argparse.Namespace) -> str:
 
     figures = interleaved(arguments.rounds, SCHEDULING, SCHEDULERS, measure)
     rows = [[name, *(f"{figures[work, name][0]:,.0f}" for work in SCHEDULING)] for name in SCHEDULERS]
-    header = ["nanoseconds", "spawn + join", "switch", "ping-pong, 2 wakes", "wait for a future of tokio's"]
+    rivals = {work: min(figures[work, name][0] for name in ("tokio", "may")) for work in SCHEDULING}
+    rows.append(["balrog / best rival", *(f"{figures[work, 'balrog'][0] / rivals[work]:.2f}" for work in SCHEDULING)])
+    header = ["nanoseconds of CPU", "spawn + join", "switch", "ping-pong, 2 wakes", "wait for a future of tokio's"]
     more = figures["wait", "balrog"][0] - figures["wait", "tokio"][0]
     return f"{support.table(header, rows)}\n\nA wait for a future of tokio's, over awaiting it: {more:+.0f} ns"
 
