@@ -126,10 +126,13 @@ pub(crate) fn wait(
     loop {
         let Some(until) = until(py, task, deadline)? else { return Ok(false) };
         let happened = match hub.filter(|hub| hub.is_busy()) {
-            Some(hub) => match hub.held(py)? {
-                Some(depth) => hold(py, hub, depth, what, until)?,
-                None => park(py, hub, what, until)?,
-            },
+            Some(hub) => {
+                let held = hub.held(py)?;
+                if let Some(depth) = held {
+                    may_hold(py, hub, depth, what)?;
+                }
+                park(py, hub, held.is_some(), what, until)?
+            }
             None => block(py, what, until)?,
         };
         if happened {
@@ -150,43 +153,32 @@ fn block(py: Python<'_>, what: &mut dyn Wait, until: Option<Instant>) -> Result<
     }
 }
 
-/// Waits while others run.
+/// Waits while others run, or holds them up where it must not be left.
 fn park(
     py: Python<'_>,
     hub: &'static Hub,
+    holds: bool,
     what: &mut dyn Wait,
     until: Option<Instant>,
 ) -> Result<bool, WaitError> {
     let mut used = None;
-    let parked = hub.park(py, until, &mut |token| {
+    let mut register = |token| {
         used = Some(token);
         what.register(py, hub, token)
-    });
+    };
+    let parked = if holds { hub.hold(py, until, &mut register) } else { hub.park(py, until, &mut register) };
     parked_end(py, hub, what, used, parked)
 }
 
-/// Waits while no other may run.
+/// Whether a wait may hold the thread; warns of the first that does.
 #[inline(never)]
-fn hold(
-    py: Python<'_>,
-    hub: &'static Hub,
-    depth: Depth,
-    what: &mut dyn Wait,
-    until: Option<Instant>,
-) -> Result<bool, WaitError> {
+fn may_hold(py: Python<'_>, hub: &'static Hub, depth: Depth, what: &dyn Wait) -> Result<(), WaitError> {
     if what.needs_others(hub) {
-        return Err(carry(PyRuntimeError::new_err(format!(
+        return Err(WaitError::raised(PyRuntimeError::new_err(format!(
             "this task cannot wait for another one: it is {depth}, where no other may run"
-        )))
-        .into());
+        ))));
     }
-    depth.warn(py).map_err(carry)?;
-    let mut used = None;
-    let held = hub.hold(py, until, &mut |token| {
-        used = Some(token);
-        what.register(py, hub, token)
-    });
-    parked_end(py, hub, what, used, held)
+    depth.warn(py).map_err(WaitError::raised)
 }
 
 /// What a park that ended means for its wait; whether that is over.

@@ -167,6 +167,7 @@ impl Hub {
 
     /// Like [`Hub::park`], but nobody else runs until the wait has ended: for a stack that is
     /// held ([`Hub::held`]). What becomes runnable meanwhile has its turn later.
+    #[inline(never)]
     pub(crate) fn hold(
         &'static self,
         py: Python<'_>,
