@@ -203,6 +203,16 @@ fn wait_fd(py: Python<'_>, fd: i32, events: u32, timeout: Option<f64>) -> PyResu
     Ok(u32::from(readable) * READ + u32::from(writable) * WRITE)
 }
 
+/// Waits until ``fd`` can be read, which only this thread, another thread or a signal brings about.
+#[pyfunction]
+fn _wait_for_wakeup(py: Python<'_>, fd: i32) -> PyResult<()> {
+    let waits = || wait_fd(py, fd, READ, None).map(drop);
+    match Hub::existing(py) {
+        Some(hub) => hub.as_wakeup(waits),
+        None => waits(),
+    }
+}
+
 /// Waits until ``fd`` can be read. Raises ``TimeoutError`` after ``timeout`` seconds.
 #[pyfunction]
 #[pyo3(signature = (fd, timeout = None))]
@@ -237,6 +247,7 @@ pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     balrog_backends::install_default(&HubBackend);
     m.add_function(wrap_pyfunction!(sleep, m)?)?;
     m.add_function(wrap_pyfunction!(wait_fd, m)?)?;
+    m.add_function(wrap_pyfunction!(_wait_for_wakeup, m)?)?;
     m.add_function(wrap_pyfunction!(wait_readable, m)?)?;
     m.add_function(wrap_pyfunction!(wait_writable, m)?)?;
     m.add_function(wrap_pyfunction!(_after_fork, m)?)

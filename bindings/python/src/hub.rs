@@ -96,6 +96,8 @@ pub(crate) struct Hub {
     pub(crate) guests: RefCell<Vec<Py<Guest>>>,
     /// Parks of code outside of tasks.
     taskless: RefCell<Vec<Token>>,
+    /// Waits for descriptors that only this thread, another thread or a signal makes ready.
+    wakeups: Cell<usize>,
     pub(crate) pulse: Pulse,
 }
 
@@ -151,6 +153,7 @@ impl Hub {
             live: RefCell::default(),
             guests: RefCell::default(),
             taskless: RefCell::default(),
+            wakeups: Cell::new(0),
             pulse: Pulse::default(),
         }));
         HUB.set(Some(hub));
@@ -228,6 +231,14 @@ impl Hub {
     /// Wakes `token` when `fd` is ready for `interest`. See [`Reactor::wait`].
     pub(crate) fn watch(&self, fd: BorrowedFd<'_>, interest: Interest, token: Token) -> io::Result<()> {
         self.reactor(|reactor| reactor.wait(fd, interest, token))
+    }
+
+    /// While `f` runs, one wait for a descriptor does not count as one for something outside.
+    pub(crate) fn as_wakeup<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.wakeups.update(|count| count + 1);
+        let result = f();
+        self.wakeups.update(|count| count - 1);
+        result
     }
 
     /// Ends a watch that was not reported.
@@ -385,7 +396,7 @@ impl Hub {
             let (scheduler, sources) = (self.scheduler.borrow(), self.sources.borrow());
             !scheduler.has_ready() && scheduler.next_timer().is_none() && sources.is_empty()
         };
-        if !idle() || self.reactor(|reactor| Ok(reactor.is_waited_on()))? {
+        if !idle() || self.reactor(|reactor| Ok(reactor.waiters()))? > self.wakeups.get() {
             return Ok(false);
         }
         // Another thread may have left something at the door.

@@ -149,9 +149,11 @@ impl<W: Copy + PartialEq, S: Copy> Reactor<W, S> {
         }
     }
 
-    /// Whether anybody waits for a descriptor. Linear in the highest one.
-    pub fn is_waited_on(&self) -> bool {
-        self.entries.iter().any(|entry| entry.reader.is_some() || entry.writer.is_some())
+    /// How many wait for a descriptor. Linear in the highest one.
+    pub fn waiters(&self) -> usize {
+        let of =
+            |entry: &Entry<W, S>| usize::from(entry.reader.is_some()) + usize::from(entry.writer.is_some());
+        self.entries.iter().map(of).sum()
     }
 
     /// Watches `fd` from now on and reports each change of its readiness under `key`.

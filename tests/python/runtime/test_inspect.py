@@ -118,8 +118,13 @@ except balrog.Deadlock as error:
 """
 
 
-def test_a_deadlock_is_an_error_with_the_waiting_stacks():
-    done = run(DEADLOCK.replace("SETUP", "balrog.to_thread(int)"))
+@pytest.mark.parametrize(
+    "setup",
+    ["balrog.to_thread(int)", "import asyncio; balrog.await_(asyncio.sleep(0.01))"],
+    ids=["after-to_thread", "after-await_"],
+)
+def test_a_deadlock_is_an_error_with_the_waiting_stacks(setup):
+    done = run(DEADLOCK.replace("SETUP", setup))
     assert done.stdout == "deadlock\n", done.stderr
 
 
@@ -130,8 +135,12 @@ def test_a_deadlock_is_an_error_with_the_waiting_stacks():
         "import signal; signal.signal(signal.SIGALRM, lambda *_: event.set()); signal.setitimer(0, 0.1)",
         "tasks.append(balrog.spawn(lambda: balrog.to_thread(lambda: (__import__('time').sleep(0.1), event.set()))))",
         "tasks.append(balrog.spawn(lambda: (balrog.sleep(0.1), event.set())))",
+        "import asyncio; tasks.append(balrog.spawn(lambda: (balrog.await_(asyncio.sleep(0.1)), event.set())))",
+        "import asyncio, subprocess; begin = asyncio.create_subprocess_exec\n"
+        "    async def child(): await (await begin('sleep', '0.1')).wait()\n"
+        "    tasks.append(balrog.spawn(lambda: (balrog.await_(child()), event.set())))",
     ],
-    ids=["thread", "signal", "to_thread", "timer"],
+    ids=["thread", "signal", "to_thread", "timer", "await_", "process"],
 )
 def test_what_might_be_woken_is_no_deadlock(setup):
     done = run(DEADLOCK.replace("SETUP", setup))

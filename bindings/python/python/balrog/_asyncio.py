@@ -25,6 +25,7 @@ from balrog._balrog import (
     Waiter,
     _current_context,
     _guest_of,
+    _wait_for_wakeup,
     current_task,
     shield,
     sleep,
@@ -308,7 +309,11 @@ class _HubSelector(selectors.DefaultSelector):
                     sleep(0)
                 return ready
             self.waits = True
-            wait_fd(self.fileno(), 1, timeout)
+            if timeout is None and len(self.get_map()) == 1:
+                # For the loop's own end of a pipe alone, so it keeps no deadlock from being one.
+                _wait_for_wakeup(self.fileno())
+            else:
+                wait_fd(self.fileno(), 1, timeout)
         except (Cancelled, TimeoutError) as error:
             # Raised from the middle of the loop it would leave half a step behind. Once: what the
             # coroutine does about it may not wait for ever.
