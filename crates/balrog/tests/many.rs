@@ -1,5 +1,8 @@
 //! Ten thousand connections at once, all of them kept and answered on one thread, in every mode.
 
+#[path = "support/until.rs"]
+mod until;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -10,6 +13,8 @@ use balrog::net::{Listen, TcpListener};
 use balrog::{Runtime, offload, sleep_until, spawn};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use until::{descriptors, until};
+
 const MANY: usize = 10_000;
 /// A thread each, in blocking mode.
 const THREADS: usize = 200;
@@ -17,10 +22,6 @@ const THREADS: usize = 200;
 const BESIDES: usize = 200;
 /// Names the server in the environment of the process that is its clients.
 const SERVER: &str = "BALROG_MANY";
-
-fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
 
 /// As many descriptors as the process may have; whether they suffice.
 fn raise_limit() -> bool {
@@ -95,15 +96,6 @@ fn be_clients(order: &str) -> io::Result<()> {
         println!("done");
     }
     io::stdin().read_line(&mut line)?;
-    Ok(())
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) -> io::Result<()> {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "still not: {what}");
-        sleep_until(Instant::now() + Duration::from_millis(50))?;
-    }
     Ok(())
 }
 

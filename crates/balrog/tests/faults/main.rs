@@ -10,6 +10,8 @@ mod silent;
 #[path = "../support/site.rs"]
 mod site;
 mod slow;
+#[path = "../support/until.rs"]
+mod until;
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -21,7 +23,8 @@ use std::time::{Duration, Instant};
 use balrog::{Runtime, sleep_until};
 
 use proxy::Proxy;
-use site::{At, Site, descriptors, until};
+use site::{At, Site};
+use until::{descriptors, until};
 
 const SOON: Duration = Duration::from_millis(50);
 

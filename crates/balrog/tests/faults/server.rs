@@ -10,7 +10,8 @@ use balrog::offload;
 use rustix::net::sockopt;
 
 use crate::in_every_mode;
-use crate::site::{LONG, Site};
+use crate::site::Site;
+use crate::until::LONG;
 
 /// How a client leaves.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,8 @@ use balrog::websocket::{Limits, Options};
 use balrog::{Interrupt, spawn, with_deadline};
 
 use crate::proxy::{Fault, Of};
-use crate::site::{At, LONG, PATIENCE, certificate};
+use crate::site::{At, PATIENCE, certificate};
+use crate::until::LONG;
 use crate::{Peer, SOON, in_every_mode, proxied};
 
 /// A peer that says this, and then nothing until the other one goes.

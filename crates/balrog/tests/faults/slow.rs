@@ -11,7 +11,8 @@ use balrog::tls::{TlsAcceptor, TlsConfig};
 use balrog::websocket::{Limits, Options, Rooms, WebSocket};
 use balrog::{Interrupt, http, sleep_until, spawn, with_deadline};
 
-use crate::site::{At, LONG, certificate, pattern, until};
+use crate::site::{At, certificate, pattern};
+use crate::until::{LONG, until};
 use crate::{Peer, SOON, in_every_mode};
 
 /// What the two ends and the system hold of a connection, at most: sockets of Linux take a few

@@ -11,12 +11,12 @@ use balrog::http::server::{Body, Handle, IntoResponse, Request, Response, Server
 use balrog::net::TcpListener;
 use balrog::tls::{TlsAcceptor, TlsConfig};
 use balrog::websocket::{Limits, Message, Options, WebSocket};
-use balrog::{JoinHandle, sleep_until, spawn};
+use balrog::{JoinHandle, spawn};
+
+use crate::until::{LONG, until};
 
 /// How long the site bears with who says or takes nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-/// Longer than anything takes on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// It runs beside the test.
 pub(crate) struct Site {
@@ -180,21 +180,6 @@ pub(crate) fn pattern(seed: u64, size: usize) -> Vec<u8> {
     }
     bytes.truncate(size);
     bytes
-}
-
-/// Waits for `condition`, which is to hold soon.
-pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) -> io::Result<()> {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < LONG, "still not: {what}");
-        sleep_until(Instant::now() + Duration::from_millis(5))?;
-    }
-    Ok(())
-}
-
-/// How many descriptors this process has.
-pub(crate) fn descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 /// A PEM file with a self-signed certificate and its key.
