@@ -265,6 +265,11 @@ impl<M: Machine> Link<M> {
         self.outbox.sent(n);
     }
 
+    /// How many bytes were sent so far.
+    pub const fn sent(&self) -> u64 {
+        self.outbox.position()
+    }
+
     /// How many bytes wait to be sent.
     pub const fn unsent(&self) -> usize {
         self.outbox.len()

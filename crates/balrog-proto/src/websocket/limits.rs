@@ -28,6 +28,14 @@ pub struct Limits {
     pub close_time: Duration,
 }
 
+impl Limits {
+    /// How long a peer may be silent until it is taken for lost, or take nothing of what it is sent;
+    /// `None` if it is not pinged.
+    pub fn patience(&self) -> Option<Duration> {
+        Some(self.ping_interval? + self.pong_time)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

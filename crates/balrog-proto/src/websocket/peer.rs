@@ -130,6 +130,11 @@ impl Peer {
         Self::new(limits.into(), Some(entropy))
     }
 
+    /// What it was made with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Messages are compressed, as it was agreed on in the handshake.
     #[must_use]
     pub fn deflate(mut self, agreed: &Deflate) -> Self {

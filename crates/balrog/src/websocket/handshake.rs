@@ -165,11 +165,12 @@ fn websocket<M: balrog_proto::Machine>(
     peer: Peer,
     agreed: Agreed,
 ) -> WebSocket {
+    let patience = peer.limits().patience();
     let peer = match &agreed.deflate {
         Some(deflate) => peer.deflate(deflate),
         None => peer,
     };
-    WebSocket::new(Connection { link: link.replace(peer), stream }, agreed.protocol)
+    WebSocket::new(Connection { link: link.replace(peer), stream }, agreed.protocol, patience)
 }
 
 /// What a URL names.

@@ -67,6 +67,8 @@ struct Shared {
     /// Nobody waits under the lock: reads and writes are tried.
     state: Mutex<State>,
     waiter: Waiter,
+    /// How long the peer may take nothing of what it is sent.
+    patience: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -79,10 +81,14 @@ struct State {
 }
 
 impl WebSocket {
-    pub(super) fn new(connection: Connection<Peer>, protocol: Option<String>) -> Self {
+    pub(super) fn new(
+        connection: Connection<Peer>,
+        protocol: Option<String>,
+        patience: Option<Duration>,
+    ) -> Self {
         let waiter = connection.stream.waiter();
         let state = Mutex::new(State { connection, receiving: false, flushing: false });
-        Self { sender: Sender(Arc::new(Shared { state, waiter })), protocol, closed: None }
+        Self { sender: Sender(Arc::new(Shared { state, waiter, patience })), protocol, closed: None }
     }
 
     /// The subprotocol that was agreed on.
@@ -149,7 +155,8 @@ impl WebSocket {
     /// # Errors
     ///
     /// `InvalidInput` once the WebSocket is closed or closing, or when more than
-    /// [`Limits::unsent`](super::Limits::unsent) waits to be sent; what the system reports; and
+    /// [`Limits::unsent`](super::Limits::unsent) waits to be sent; `TimedOut` when the peer takes
+    /// nothing for as long as it may be silent; what the system reports; and
     /// interrupts: the message is under way then all the same.
     pub fn send<'a>(&self, message: impl Into<Payload<'a>>) -> io::Result<()> {
         self.sender.send(message)
@@ -285,7 +292,11 @@ impl Shared {
 
     /// Sends everything. Reads meanwhile if nobody else does: a peer that has to get rid of its
     /// own bytes before it takes ours must not be waited for in vain.
+    ///
+    /// Who only sends never looks whether a ping was answered, so the peer is lost, too, when it
+    /// takes nothing for as long.
     fn flush(&self, until: Option<Instant>) -> io::Result<()> {
+        let mut stands: Option<(u64, Option<Instant>)> = None;
         loop {
             let mut state = self.lock();
             match state.connection.try_flush() {
@@ -302,8 +313,27 @@ impl Shared {
                     Err(_) => {}
                 }
             }
+            let sent = connection.link.sent();
             drop(state);
-            self.waiter.wait(interest, until)?;
+            let (_, lost) = match stands {
+                Some(at) if at.0 == sent => at,
+                _ => *stands.insert((sent, self.patience.map(|patience| Instant::now() + patience))),
+            };
+            let waited = self.waiter.wait(interest, [until, lost].into_iter().flatten().min());
+            match waited {
+                Err(error) if Interrupt::of(&error) == Some(Interrupt::Deadline) => {
+                    let now = Instant::now();
+                    let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+                    if passed(until) || !passed(lost) {
+                        return Err(error);
+                    }
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the peer takes nothing of what it is sent",
+                    ));
+                }
+                waited => waited?,
+            }
         }
     }
 

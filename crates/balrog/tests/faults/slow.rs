@@ -126,8 +126,8 @@ fn serve(
     Ok((url, stop))
 }
 
-/// Both ends of a WebSocket: who does not receive makes the other one wait, which it may do for as
-/// long as it likes; then everything comes, once and in order.
+/// Both ends of a WebSocket: who does not receive makes the other one wait, for as long as that
+/// has patience; then everything comes, once and in order.
 #[test]
 fn a_websocket_that_is_not_read_makes_its_peer_wait() {
     in_every_mode(|| {
@@ -157,6 +157,30 @@ fn a_websocket_that_is_not_read_makes_its_peer_wait() {
             crate::site::hear(&mut ws, number, PIECE)?;
         }
         drop(ws);
+        stop()
+    });
+}
+
+/// Who only sends to a peer that takes nothing does not wait for ever.
+#[test]
+fn a_websocket_that_only_sends_finds_its_peer_lost() {
+    in_every_mode(|| {
+        let mut limits = Limits::default();
+        (limits.ping_interval, limits.pong_time) = (Some(2 * SOON), 10 * SOON);
+        let options = Options { limits: Arc::new(limits), ..Options::default() };
+        let (lost, is_lost) = mpsc::channel();
+        let (url, stop) = serve(options, move |ws| {
+            let error = std::iter::repeat_with(|| ws.send(&[7; PIECE][..])).find_map(Result::err);
+            let _ = lost.send(error.map(|error| (error.kind(), Interrupt::of(&error))));
+        })?;
+        let deaf = Options::default().connect(&url)?;
+        let mut end = None;
+        until("it is given up", || {
+            end = is_lost.try_recv().ok();
+            end.is_some()
+        })?;
+        assert_eq!(end, Some(Some((io::ErrorKind::TimedOut, None))));
+        drop(deaf);
         stop()
     });
 }
