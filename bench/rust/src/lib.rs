@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use hyper_util::rt::TokioIo;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::{ClockId, clock_gettime};
@@ -20,6 +21,22 @@ pub const BROWSER: &[u8] = include_bytes!("../../browser.http");
 pub fn spent() -> f64 {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     spent.tv_sec as f64 * 1e6 + spent.tv_nsec as f64 / 1e3
+}
+
+/// Serves each connection in a task of this thread, as users of tokio and hyper do.
+pub async fn serve<F: Future<Output: 'static> + 'static>(
+    address: &str,
+    each: impl Fn(TokioIo<tokio::net::TcpStream>) -> F + 'static,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    let serving = async move {
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            tokio::task::spawn_local(each(TokioIo::new(stream)));
+        }
+    };
+    tokio::task::LocalSet::new().run_until(serving).await
 }
 
 /// What to send again and again, and what has to come back each time.

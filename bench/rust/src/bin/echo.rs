@@ -10,13 +10,13 @@ use balrog::Runtime;
 use balrog::http::server::{Request, Server};
 use balrog::net::TcpListener;
 use balrog::websocket;
+use balrog_bench_rust::serve;
 use bytes::Bytes;
 use fastwebsockets::{FragmentCollector, OpCode, WebSocketError, upgrade};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -45,21 +45,8 @@ fn balrog(address: &str) -> io::Result<()> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn fastwebsockets(address: &str) -> Result<(), Box<dyn Error>> {
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    let local = tokio::task::LocalSet::new();
-    local
-        .run_until(async move {
-            loop {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                tokio::task::spawn_local(
-                    http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service_fn(accept))
-                        .with_upgrades(),
-                );
-            }
-        })
-        .await
+    let each = |io| http1::Builder::new().serve_connection(io, service_fn(accept)).with_upgrades();
+    Ok(serve(address, each).await?)
 }
 
 async fn accept(

@@ -9,13 +9,12 @@ use std::net;
 use balrog::Runtime;
 use balrog::http::server::{Request, Server};
 use balrog::net::TcpListener;
-use balrog_bench_rust::HELLO;
+use balrog_bench_rust::{HELLO, serve};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use memchr::memmem;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -42,25 +41,12 @@ fn balrog(address: &str) -> io::Result<()> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn hyper(address: &str) -> Result<(), Box<dyn Error>> {
-    let listener = tokio::net::TcpListener::bind(address).await?;
     let hello = |_: hyper::Request<Incoming>| async {
         Ok::<_, Infallible>(hyper::Response::new(Full::new(Bytes::from_static(HELLO.as_bytes()))))
     };
-    let local = tokio::task::LocalSet::new();
-    local
-        .run_until(async move {
-            loop {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                tokio::task::spawn_local(async move {
-                    let io = TokioIo::new(stream);
-                    // Without that it writes each answer of a pipeline by itself.
-                    let mut builder = http1::Builder::new();
-                    let _ = builder.pipeline_flush(true).serve_connection(io, service_fn(hello)).await;
-                });
-            }
-        })
-        .await
+    // Without `pipeline_flush` it writes each answer of a pipeline by itself.
+    let each = move |io| http1::Builder::new().pipeline_flush(true).serve_connection(io, service_fn(hello));
+    Ok(serve(address, each).await?)
 }
 
 #[derive(Clone)]
